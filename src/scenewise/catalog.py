@@ -1,0 +1,147 @@
+"""The table of every system: its name, where it lies, its paper, and how to build it by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from scenewise.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    from scenewise.model import Model
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the catalog. ``location`` is ``module:class`` below ``scenewise.systems``, imported when needed."""
+
+    name: str
+    location: str
+    task: str
+    paper: str
+
+    def load(self) -> type[Model]:
+        """The system's class."""
+        module, name = self.location.split(":")
+        return getattr(importlib.import_module(f"scenewise.systems.{module}"), name)  # type: ignore[no-any-return]
+
+
+SYSTEMS: dict[str, System] = {
+    system.name: system
+    for system in (
+        System(
+            "deeplab-v3",
+            "segmentation.deeplab_v3:DeepLabV3",
+            "semantic segmentation",
+            "Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017, arXiv:1706.05587",
+        ),
+        System(
+            "deeplab-v3-plus",
+            "segmentation.deeplab_v3:DeepLabV3Plus",
+            "semantic segmentation",
+            "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611",
+        ),
+    )
+}
+
+
+def find(name: str) -> System:
+    """The catalog's row for ``name``; a :class:`UsageError` with the nearest name where there is none."""
+    if name not in SYSTEMS:
+        raise UsageError(f"there is no system {name!r}{suggest(name, SYSTEMS)}; known: {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def name_of(model: Model) -> str:
+    """The catalog's name of ``model``'s system."""
+    for system in SYSTEMS.values():
+        module, name = system.location.split(":")
+        if type(model).__name__ == name and type(model).__module__ == f"scenewise.systems.{module}":
+            return system.name
+    raise UsageError(f"{type(model).__name__} is not in the catalog")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of a system's constructor."""
+
+    name: str
+    type: Any
+    default: Any  # inspect.Parameter.empty where it must be given
+
+    def describe(self) -> str:
+        """Its type in the words of a signature."""
+        return inspect.formatannotation(self.type).replace("typing.", "").replace("scenewise.types.", "")
+
+
+@cache
+def options(name: str) -> dict[str, Option]:
+    """The arguments of the system ``name``, in the order of its signature."""
+    constructor = find(name).load().__init__
+    hints = typing.get_type_hints(constructor)
+    parameters = [p for p in inspect.signature(constructor).parameters.values() if p.name != "self"]
+    return {p.name: Option(p.name, hints.get(p.name, Any), p.default) for p in parameters}
+
+
+def check_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """``arguments`` of the system ``name``, converted to the types of its signature.
+
+    Raises:
+        UsageError: names the argument, what was found and what it takes.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    from scenewise.types import InputSpec
+
+    known = options(name)
+    checked: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key not in known:
+            raise UsageError(f"{name} has no option {key!r}{suggest(key, known)}; known: {', '.join(known)}")
+        option = known[key]
+        if isinstance(value, Mapping) and InputSpec in (option.type, *typing.get_args(option.type)):
+            value = InputSpec.from_dict(dict(value))
+        try:
+            adapter = TypeAdapter(option.type, config=ConfigDict(arbitrary_types_allowed=True))
+        except Exception:  # a dataclass brings its own configuration
+            adapter = TypeAdapter(option.type)
+        try:
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UsageError(f"{name}: {key} is {value!r}; expected {option.describe()} ({reason})") from None
+    missing = [o.name for o in known.values() if o.default is inspect.Parameter.empty and o.name not in checked]
+    if missing:
+        raise UsageError(f"{name}: {missing[0]} is missing; expected {known[missing[0]].describe()}")
+    return checked
+
+
+def build(name: str, classes: Sequence[str], **arguments: Any) -> Model:
+    """A new model of the system ``name`` for ``classes``, with random weights except where an argument names some.
+
+    Example:
+        >>> model = build("deeplab-v3", ["road", "sky"], backbone="resnet18", output_stride=16)
+    """
+    if isinstance(classes, str):
+        raise UsageError(f"{name}: classes is the text {classes!r}; expected a sequence of class names")
+    return find(name).load()(**check_arguments(name, {"classes": tuple(classes), **arguments}))
+
+
+def plain_arguments(model: Model) -> dict[str, Any]:
+    """``model.arguments`` without its classes, as JSON and YAML can hold them; ``build`` takes them back."""
+    plain = {}
+    for key, value in model.arguments.items():
+        if key == "classes" or value is None:
+            continue
+        if hasattr(value, "to_dict"):
+            value = value.to_dict()
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        plain[key] = list(value) if isinstance(value, tuple) else value
+    return plain

@@ -1,0 +1,1 @@
+"""Training, evaluation, prediction: the only code that loops over data."""

@@ -1,0 +1,19 @@
+"""How a sum over pixels, anchors or objects becomes a mean that does not depend on the number of processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mean_count(count: Tensor | float, device: torch.device | None = None) -> Tensor:
+    """``count`` averaged over all training processes, at least a tiny positive number; detached.
+
+    A loss that divides its sum by this number, and whose gradients are then averaged over the processes, equals the
+    loss of one process that sees the joint batch. Without several processes it is ``count`` itself.
+    """
+    total = torch.as_tensor(count, dtype=torch.float32, device=device).detach().clone()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+        total /= torch.distributed.get_world_size()
+    return total.clamp(min=1e-12)

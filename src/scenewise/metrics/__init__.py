@@ -1,0 +1,1 @@
+"""Metrics, by kind; each equal to the field's reference evaluator."""

@@ -1,0 +1,89 @@
+"""Model: the contract that every system signs."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.errors import UsageError
+from scenewise.types import Batch, InputSpec, Prediction
+
+
+class Model(nn.Module, ABC):
+    """A system: a network, its losses and its prediction.
+
+    ``losses`` and ``predict`` work alike in training and evaluation mode; what differs between the modes is only what
+    torch's own layers (batch-norm, dropout) do. Resizing, devices, precision, averaging, schedules, checkpoints,
+    evaluation and drawing belong to the engine.
+
+    A subclass's constructor takes ``classes`` and then plain, typed, keyword-only arguments with the paper's values as
+    defaults. Its signature is the schema of recipes and checkpoints; the arguments of each instance are kept in
+    ``arguments``.
+    """
+
+    needs: ClassVar[frozenset[str]]  # the target fields that losses() reads
+    fills: ClassVar[frozenset[str]]  # the Prediction fields that predict() fills
+
+    classes: tuple[str, ...]  # names, in label order
+    input: InputSpec
+    arguments: dict[str, Any]  # what the constructor was called with, defaults included
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Model:
+        """Keep the constructor's arguments: they are the model's configuration."""
+        self = super().__new__(cls)
+        if args or kwargs:
+            try:
+                bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+            except TypeError as error:
+                raise UsageError(f"{cls.__name__}: {error}") from None
+            bound.apply_defaults()
+            arguments = dict(bound.arguments)
+            del arguments["self"]
+            object.__setattr__(self, "arguments", arguments)
+        return self
+
+    def __init__(self, classes: tuple[str, ...] | list[str], input: InputSpec | None = None) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        if not self.classes:
+            raise UsageError(f"{type(self).__name__}: classes is empty; expected at least one class name")
+        doubled = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if doubled:
+            raise UsageError(f"{type(self).__name__}: classes has {doubled[0]!r} more than once")
+        self.input = input or InputSpec()
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar terms; training minimises their sum. Reads the target fields in ``needs``."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """One prediction an image, in the coordinates of the batch's images."""
+
+    def pixels(self, batch: Batch) -> Tensor:
+        """What the network is fed: the batch's images [N,3,H,W], normalised by ``input``, the padding zero."""
+        mean = batch.images.new_tensor(self.input.mean).view(3, 1, 1)
+        std = batch.images.new_tensor(self.input.std).view(3, 1, 1)
+        images = (batch.images - mean) / std
+        if batch.padded:
+            for row, (height, width) in zip(images, batch.sizes, strict=True):
+                row[:, height:] = 0
+                row[:, :, width:] = 0
+        weight = next(self.parameters(), None)
+        if weight is not None and weight.dtype in (torch.bfloat16, torch.float16):
+            images = images.to(weight.dtype)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def extra_repr(self) -> str:
+        """The number of classes and parameters."""
+        count = sum(p.numel() for p in self.parameters())
+        return f"classes={len(self.classes)}, parameters={count:,}"

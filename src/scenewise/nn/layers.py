@@ -1,0 +1,39 @@
+"""Small layers that most networks are made of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_bn_relu(
+    inputs: int, outputs: int, kernel: int = 3, *, dilation: int = 1, separable: bool = False
+) -> nn.Sequential:
+    """Convolution without bias, batch-norm, ReLU, at the same resolution.
+
+    With ``separable`` it is a depthwise and a 1x1 convolution, each with batch-norm and ReLU, where the kernel is
+    larger than 1.
+    """
+    padding = dilation * (kernel // 2)
+    if separable and kernel > 1:
+        return nn.Sequential(
+            nn.Conv2d(inputs, inputs, kernel, padding=padding, dilation=dilation, groups=inputs, bias=False),
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def upsample(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """``x`` [N,C,h,w] at ``size`` (H, W), bilinear, with pixel areas aligned (``align_corners=False``)."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

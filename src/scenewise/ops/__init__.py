@@ -1,0 +1,1 @@
+"""Geometry and algorithms on tensors."""
