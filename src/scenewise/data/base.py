@@ -41,10 +41,12 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         classes: names, in label order.
         colors: an RGB colour for each class, or None where the format has none.
         fields: the target fields that its samples have.
+        needs_folder: whether the path in ``format:path`` must exist; where not, it is up to the reader what it means.
     """
 
     format: ClassVar[str]
-    fields: ClassVar[frozenset[str]]
+    fields: frozenset[str]
+    needs_folder: ClassVar[bool] = True
 
     root: Path
     split: str

@@ -36,6 +36,6 @@ def open_data(source: str, split: str = "train", **options: Any) -> DataSet:
     module, reader = FORMATS[name].split(":")
     cls: type[DataSet] = getattr(importlib.import_module(f"scenewise.data.{module}"), reader)
     root = Path(path).expanduser()
-    if path and not root.exists():
+    if cls.needs_folder and path and not root.exists():
         raise DataError(f"{source}: {root} does not exist")
     return cls(root, split, **options)
