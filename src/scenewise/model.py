@@ -31,6 +31,7 @@ class Model(nn.Module, ABC):
     classes: tuple[str, ...]  # names, in label order
     input: InputSpec
     arguments: dict[str, Any]  # what the constructor was called with, defaults included
+    info: dict[str, Any]  # what else travels with a checkpoint: metrics, data, colors, terms; JSON values
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Model:
         """Keep the constructor's arguments: they are the model's configuration."""
@@ -55,6 +56,7 @@ class Model(nn.Module, ABC):
         if doubled:
             raise UsageError(f"{type(self).__name__}: classes has {doubled[0]!r} more than once")
         self.input = input or InputSpec()
+        self.info = {}
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,0 +1,195 @@
+"""Self-describing checkpoints: one safetensors file whose header says what the model is. No pickle is ever run.
+
+The header holds one entry ``scenewise``: JSON with the system's name, the constructor's arguments, the class names, the
+input spec, and what is known of the model (metrics, data, colours, terms). Training state for resume is a file of its own
+(:mod:`scenewise.engine.state`).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scenewise.catalog import SYSTEMS, build, name_of, plain_arguments
+from scenewise.errors import CheckpointError, ScenewiseError, suggest
+from scenewise.files import atomic_path
+from scenewise.model import Model
+from scenewise.version import VERSION
+
+FORMAT = 1
+MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+
+def save_checkpoint(
+    model: Model, path: str | Path, *, half: bool = False, state: Mapping[str, Tensor] | None = None, **info: Any
+) -> None:
+    """Write ``model`` to ``path``.
+
+    Args:
+        model: of a system in the catalog.
+        path: ends in ``.safetensors``.
+        half: store floating-point tensors as float16; loading gives float32 again.
+        state: weights to store in place of the model's own, such as their moving averages.
+        info: entries to add to ``model.info``, such as ``metrics``; JSON values.
+    """
+    tensors = dict(model.state_dict() if state is None else state)
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    header = {
+        "format": FORMAT,
+        "scenewise": VERSION,
+        "system": name_of(model),
+        "arguments": plain_arguments(model),
+        "classes": list(model.classes),
+        "input": model.input.to_dict(),
+        "info": {**model.info, **info},
+    }
+    write_tensors(path, tensors, {"scenewise": json.dumps(header, ensure_ascii=False)})
+
+
+def load_checkpoint(path: str | Path) -> Model:
+    """The model in the file ``path``, in evaluation mode, float32.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, not a scenewise checkpoint, or does not fit; says which.
+    """
+    header = read_header(path)
+    model = _build(header, path)
+    fill(model, read_tensors(path), str(path))
+    model.info = dict(header.get("info", {}))
+    return model.eval()
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What the checkpoint ``path`` says of itself."""
+    metadata, _ = _safetensors_header(Path(path))
+    if "scenewise" not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file, but not a scenewise checkpoint (its header has no 'scenewise')")
+    try:
+        header = json.loads(metadata["scenewise"])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: its scenewise header is not JSON ({error})") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads format {FORMAT}")
+    for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
+        if not isinstance(header.get(key), kind):
+            raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
+    return header
+
+
+def _build(header: dict[str, Any], path: str | Path) -> Model:
+    name = header["system"]
+    if name not in SYSTEMS:
+        raise CheckpointError(
+            f"{path}: holds a {name!r}, which this version of scenewise ({VERSION}) does not have{suggest(name, SYSTEMS)}"
+        )
+    arguments = {k: v for k, v in header["arguments"].items() if k != "backbone_weights"}
+    arguments["input"] = header["input"]
+    try:
+        return build(name, header["classes"], **arguments)
+    except ScenewiseError as error:
+        raise CheckpointError(f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}") from None
+
+
+def fill(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put ``tensors`` into ``model``; every one must be there, with its shape.
+
+    Raises:
+        CheckpointError: names ``source`` and the first tensor that does not fit.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in tensors]
+    extra = [key for key in tensors if key not in own]
+    if missing or extra:
+        word, keys = ("lacks", missing) if missing else ("has unknown", extra)
+        raise CheckpointError(f"{source}: {word} {len(keys)} tensors, the first {keys[0]!r}")
+    for key, value in own.items():
+        if tensors[key].shape != value.shape:
+            raise CheckpointError(
+                f"{source}: {key} has shape {list(tensors[key].shape)}; the model needs {list(value.shape)}"
+            )
+    model.load_state_dict(dict(tensors))
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` and ``metadata`` to the safetensors file ``path``, atomically."""
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        # clone: safetensors refuses tensors that share memory
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, dict(metadata))
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors in ``path``: a safetensors file, or a torch file that holds nothing but tensors.
+
+    A torch file is read with ``weights_only=True``, which runs no code from it.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        start = file.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: not a torch file of plain tensors ({str(error).splitlines()[0]}); it was not unpickled"
+            ) from None
+        if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise CheckpointError(f"{path}: holds no plain dictionary of tensors")
+        return dict(state)
+    from safetensors.torch import load_file
+
+    _safetensors_header(path)
+    return load_file(path)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The free-text metadata of the safetensors file ``path``."""
+    return _safetensors_header(Path(path))[0]
+
+
+def _opened(path: Path) -> Any:
+    if path.is_dir():
+        raise CheckpointError(f"{path}: a folder; expected a .safetensors file")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """The metadata and the tensor table of ``path``, after checking that the file is whole."""
+    with _opened(path) as file:
+        start = file.read(8)
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            raise CheckpointError(
+                f"{path}: a pickle (a torch file), not a scenewise checkpoint; it was not unpickled. "
+                "Published weights in torch's format are read with load(name, weights_file=...)"
+            )
+        size = path.stat().st_size
+        if size == 0:
+            raise CheckpointError(f"{path}: an empty file; expected a .safetensors checkpoint")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+        if length > MAX_HEADER:
+            raise CheckpointError(f"{path}: not a safetensors file")
+        text = file.read(length)
+    if len(text) < length:
+        raise CheckpointError(f"{path}: cut short within its header ({size} bytes)")
+    try:
+        table = json.loads(text)
+        metadata = table.pop("__metadata__", {})
+        end = 8 + length + max((entry["data_offsets"][1] for entry in table.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise CheckpointError(f"{path}: not a safetensors file") from None
+    if size != end:
+        word = "cut short" if size < end else "longer than its header says"
+        raise CheckpointError(f"{path}: {word}: {size} bytes; its header speaks of {end}")
+    return metadata, table
