@@ -1,0 +1,187 @@
+"""Metrics for semantic segmentation: exact counts over a whole data set, and the scores that follow from them.
+
+h is the confusion matrix: h[t, p] pixels of class t were called p. A score of a class that has no pixels to be judged
+by is undefined: NaN in tensors, None in :meth:`SegmentationMetrics.compute`. How a mean over classes treats it is the
+policy ``absent``: ``"nan_skip"`` leaves it out (the usual; FCN's and torchmetrics' macro average), ``"zero"`` counts
+it as 0 (as the devkit of ADE20K does), ``"one"`` as 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scenewise.errors import UsageError
+from scenewise.types import IGNORE, Prediction, Target
+
+Absent = Literal["nan_skip", "zero", "one"]
+ABSENT_VALUES: dict[Absent, float] = {"nan_skip": math.nan, "zero": 0.0, "one": 1.0}
+
+
+class ConfusionMatrix:
+    """Counts of pixels by true and predicted class.
+
+    Attributes:
+        counts: int64 [C,C] on the CPU, rows truth, columns prediction.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        if num_classes < 1:
+            raise UsageError(f"num_classes is {num_classes}; expected 1 or more")
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count pixels.
+
+        Args:
+            prediction: integers [...], 0..C-1 wherever the target counts.
+            target: integers of the same shape; values outside 0..C-1, ``IGNORE`` (255) among them, don't count.
+
+        Raises:
+            UsageError: the shapes differ, there are no integers, or a counted pixel has no class as its prediction.
+        """
+        if prediction.shape != target.shape:
+            raise UsageError(f"prediction is {list(prediction.shape)}, target {list(target.shape)}; expected one shape")
+        for name, value in (("prediction", prediction), ("target", target)):
+            if value.is_floating_point() or value.is_complex():
+                raise UsageError(f"{name} is {value.dtype}; expected integers, the index of each pixel's class")
+        truth = target.long()
+        counted = (truth >= 0) & (truth < self.num_classes) & (truth != IGNORE)  # the last for more than 255 classes
+        truth, called = truth[counted], prediction[counted].long()
+        if called.numel() == 0:
+            return
+        low, high = (int(v) for v in torch.aminmax(called))
+        if low < 0 or high >= self.num_classes:
+            wrong = low if low < 0 else high
+            raise UsageError(f"prediction has the value {wrong}; expected 0 to {self.num_classes - 1}")
+        cells = torch.bincount(truth * self.num_classes + called, minlength=self.num_classes**2)
+        self.counts += cells.view(self.num_classes, self.num_classes).cpu()
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add what ``other`` counted."""
+        if other.num_classes != self.num_classes:
+            raise UsageError(f"can't merge the counts of {other.num_classes} classes into those of {self.num_classes}")
+        self.counts += other.counts
+
+    @property
+    def truth(self) -> Tensor:
+        """int64 [C]: the pixels of each true class."""
+        return self.counts.sum(1)
+
+    @property
+    def predicted(self) -> Tensor:
+        """int64 [C]: the counted pixels that were called each class."""
+        return self.counts.sum(0)
+
+    @property
+    def hits(self) -> Tensor:
+        """int64 [C]: the pixels of each class that were called right."""
+        return self.counts.diagonal()
+
+    def iou(self) -> Tensor:
+        """float64 [C]: intersection over union; NaN for classes in neither truth nor prediction."""
+        return self.hits.double() / (self.truth + self.predicted - self.hits)
+
+    def accuracy(self) -> Tensor:
+        """float64 [C]: the share of each true class that was called right, its recall; NaN without truth."""
+        return self.hits.double() / self.truth
+
+    def precision(self) -> Tensor:
+        """float64 [C]: the share of the pixels called each class that are of it; NaN where no pixel was."""
+        return self.hits.double() / self.predicted
+
+    def dice(self) -> Tensor:
+        """float64 [C]: 2 TP / (2 TP + FP + FN), the F1 score; NaN for classes in neither truth nor prediction."""
+        return 2 * self.hits.double() / (self.truth + self.predicted)
+
+    def pixel_accuracy(self) -> float:
+        """The share of all counted pixels that were called right; NaN where none was counted."""
+        return float(self.hits.sum().double() / self.counts.sum())
+
+    def frequency_weighted_iou(self) -> float:
+        """The IoU of the true classes, weighted by their pixels; NaN where none was counted."""
+        share = self.truth.double() / self.counts.sum()
+        return float((share * self.iou().nan_to_num()).sum())
+
+
+def class_mean(values: Tensor, absent: Absent = "nan_skip") -> float:
+    """The mean of ``values`` [C], in which NaN stands for undefined; NaN where nothing is left to average."""
+    return float(values.nan_to_num(nan=ABSENT_VALUES[absent]).nanmean())
+
+
+class SegmentationMetrics:
+    """The field's scores of semantic segmentation, over a data set.
+
+    Args:
+        classes: names, in label order.
+        absent: how the means treat classes whose score is undefined; see the head of this file.
+        background: False leaves class 0 out of the means over classes; its pixels are still errors of the others.
+
+    Source: Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, CVPR 2015, sec. 5.
+    """
+
+    def __init__(self, classes: Sequence[str], *, absent: Absent = "nan_skip", background: bool = True) -> None:
+        if absent not in ABSENT_VALUES:
+            raise UsageError(f"absent is {absent!r}; expected one of {', '.join(ABSENT_VALUES)}")
+        self.classes = tuple(classes)
+        self.absent: Absent = absent
+        self.background = background
+        self.confusion = ConfusionMatrix(len(self.classes))
+        self.images = 0
+
+    def update(self, prediction: Prediction, target: Target) -> None:
+        """Count one image: ``prediction.semantic`` [H,W] against ``target["semantic"]`` [H,W].
+
+        Raises:
+            UsageError: one of them is missing, or they don't fit each other; names the image.
+        """
+        name = target.get("image_id", prediction.source or f"number {self.images}")
+        if prediction.semantic is None:
+            raise UsageError(f"image {name}: the prediction has no semantic map; expected [H,W] class indices")
+        if "semantic" not in target:
+            raise UsageError(f"image {name}: the target has no semantic map; expected [H,W] class indices")
+        try:
+            self.confusion.update(prediction.semantic, target["semantic"].to(prediction.semantic.device))
+        except UsageError as error:
+            raise UsageError(f"image {name}: {error}") from None
+        self.images += 1
+
+    def merge(self, other: SegmentationMetrics) -> None:
+        """Add what another process counted."""
+        if other.classes != self.classes:
+            raise UsageError(f"can't merge the scores of the classes {other.classes} into those of {self.classes}")
+        self.confusion.merge(other.confusion)
+        self.images += other.images
+
+    def compute(self) -> dict[str, Any]:
+        """The scores, 0..1, None where undefined.
+
+        Returns:
+            ``mean_iou``, ``pixel_accuracy``, ``mean_accuracy``, ``frequency_weighted_iou``; ``per_class``: for each
+            class's name its ``iou``, its ``accuracy`` and the number of its true ``pixels``; the number of ``images``
+            and of counted ``pixels``.
+        """
+        h = self.confusion
+        iou, accuracy = h.iou(), h.accuracy()
+        averaged = slice(0 if self.background else 1, None)
+        rows = zip(self.classes, iou.tolist(), accuracy.tolist(), h.truth.tolist(), strict=True)
+        return {
+            "mean_iou": _defined(class_mean(iou[averaged], self.absent)),
+            "pixel_accuracy": _defined(h.pixel_accuracy()),
+            "mean_accuracy": _defined(class_mean(accuracy[averaged], self.absent)),
+            "frequency_weighted_iou": _defined(h.frequency_weighted_iou()),
+            "per_class": {
+                name: {"iou": _defined(i), "accuracy": _defined(a), "pixels": pixels} for name, i, a, pixels in rows
+            },
+            "images": self.images,
+            "pixels": int(h.counts.sum()),
+        }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
