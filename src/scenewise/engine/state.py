@@ -1,0 +1,56 @@
+"""The training state: all that is needed to go on as if nothing had happened, in one safetensors file, without pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.checkpoint import read_metadata, read_tensors, write_tensors
+from scenewise.errors import CheckpointError
+
+
+def save_state(
+    path: Path, model: nn.Module, average: dict[str, Tensor] | None, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
+    """Write weights, their average, the optimizer's state and ``progress`` (JSON values) to ``path``, atomically."""
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in (average or {}).items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    write_tensors(path, tensors, {"progress": json.dumps(progress), "optimizer": json.dumps(plain)})
+
+
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
+    """Fill ``model`` and ``optimizer`` from ``path``; give the weights' average, if there is one, and the progress.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, or of another model.
+    """
+    metadata = read_metadata(path)
+    if "progress" not in metadata:
+        raise CheckpointError(f"{path}: not a training state")
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    for key, value in read_tensors(path).items():
+        part, _, rest = key.partition("/")
+        parts[part][rest] = value
+    try:
+        model.load_state_dict(parts["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: a training state of another model ({str(error).splitlines()[1].strip()})") from None
+    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(metadata["optimizer"]).items()}
+    for key, value in parts["optimizer"].items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return parts["average"] or None, json.loads(metadata["progress"])

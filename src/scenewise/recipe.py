@@ -1,0 +1,221 @@
+"""Recipes: a training run as typed, validated settings, read from YAML.
+
+A recipe says what differs from the defaults below. Any value can be overridden by its dotted path, such as
+``trainer.epochs=30``. The block ``model`` holds ``system`` and the arguments of that system's constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scenewise.errors import UsageError, suggest
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(_Settings):
+    """Where the samples come from."""
+
+    train: str  # format:path
+    val: str | None = None  # format:path; None: the same as train
+    train_split: str = "train"
+    val_split: str | None = "val"  # None: no validation; the last checkpoint is then the best
+    workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone
+    class_weights: Literal["inverse", "median", "inverse-log", "effective"] | None = None  # counted over train
+
+
+class OptimizerSettings(_Settings):
+    """How weights follow gradients."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd and rmsprop
+    betas: tuple[float, float] = (0.9, 0.999)  # adam and adamw
+    groups: dict[str, float] = {}  # a parameter name's beginning -> factor on lr, such as {backbone: 0.1}
+    decay_norm_and_bias: bool = False  # whether weight decay also acts on biases and normalisation layers
+
+
+class ScheduleSettings(_Settings):
+    """How the learning rate changes: a factor on ``optimizer.lr`` that depends on the step alone."""
+
+    name: Literal["constant", "step", "exponential", "poly", "cosine"] = "poly"
+    power: float = Field(0.9, gt=0)  # poly: (1 - t) ** power, t the share of training that is done
+    milestones: tuple[float, ...] = ()  # step: in epochs
+    gamma: float = Field(0.1, gt=0)  # step: factor at each milestone; exponential: factor per epoch
+    warmup_steps: int = Field(0, ge=0)  # the factor rises linearly over these first steps ...
+    warmup_factor: float = Field(0.001, ge=0, le=1)  # ... from this
+
+    def factor(self, step: int, total: int, steps_per_epoch: int) -> float:
+        """The factor at ``step`` (from 0) of ``total``."""
+        if self.name == "constant":
+            value = 1.0
+        elif self.name == "step":
+            value = self.gamma ** sum(step >= round(m * steps_per_epoch) for m in self.milestones)
+        elif self.name == "exponential":
+            value = self.gamma ** (step // steps_per_epoch)
+        elif self.name == "poly":
+            value = (1 - step / total) ** self.power
+        else:
+            import math
+
+            done = max(0, step - self.warmup_steps) / max(1, total - self.warmup_steps)
+            value = 0.5 * (1 + math.cos(math.pi * done))
+        if step < self.warmup_steps:
+            value *= self.warmup_factor + (1 - self.warmup_factor) * step / self.warmup_steps
+        return value
+
+
+class TrainerSettings(_Settings):
+    """How long, on what, and how carefully."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(8, ge=1)  # images a batch, over all devices together
+    accumulate: int = Field(1, ge=1)  # batches an optimizer step
+    precision: Literal["32", "bf16", "16"] = "32"  # mixed precision for the latter two
+    clip_norm: float | None = Field(None, gt=0)  # gradients are scaled down to this norm
+    ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average; it is what is validated and kept
+    freeze: tuple[str, ...] = ()  # parameters whose name begins so are not trained; their batch-norm keeps its statistics
+    freeze_norm: Literal["none", "statistics", "all"] = "none"  # batch-norm: keep statistics; and scale and shift too
+    seed: int = Field(0, ge=0)
+    deterministic: bool = True  # refuse operations whose result depends on chance
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = Field(1, ge=1)  # processes; each takes its share of every batch
+    validate_every: int = Field(1, ge=1)  # epochs
+    validation_loss: bool = True
+    monitor: str | None = None  # the metric that chooses the best epoch; None: the task's usual one
+    mode: Literal["max", "min"] | None = None  # whether more of it is better; None: min for losses, else max
+    patience: int | None = Field(None, ge=1)  # stop after so many validations without a better one
+    save_every: int | None = Field(None, ge=1)  # steps between saved training states; None: every two minutes
+    half: bool = False  # store checkpoints as float16
+    folder: str = "runs"  # the run's own folder is made in it
+    name: str | None = None  # the run's folder; None: made of the system's name and the time
+
+
+class Recipe(_Settings):
+    """A training run."""
+
+    model: dict[str, Any]
+    data: DataSettings
+    transforms: tuple[str | dict[str, Any], ...] = ()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    about: str | None = None  # free text: what this is, and what it reached
+
+    @property
+    def system(self) -> str:
+        """The name of the system in the block ``model``."""
+        return str(self.model["system"])
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The other entries of the block ``model``."""
+        return {k: v for k, v in self.model.items() if k != "system"}
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included; :func:`load_recipe` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in the YAML file (or mapping) ``source``, with ``overrides`` by dotted path.
+
+    Raises:
+        UsageError: names the file, the entry's dotted path, what was found and what is expected.
+    """
+    if isinstance(source, Mapping):
+        place, values = "recipe", _copy(source)
+    else:
+        place, values = str(source), _read(Path(source))
+    for path, value in (overrides or {}).items():
+        _set(values, path, value, place)
+    model = values.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("system"), str):
+        raise UsageError(f"{place}: model.system is missing; expected the name of a system, as `scenewise models` lists them")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{place}: {_explain(error)}") from None
+    _check_model(recipe, place)
+    return recipe
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """``["trainer.epochs=3", ...]`` as a mapping; values are YAML."""
+    result = {}
+    for word in words:
+        path, equals, text = word.partition("=")
+        if not equals or not path:
+            raise UsageError(f"{word!r}: expected key=value, such as trainer.epochs=30")
+        try:
+            result[path] = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            raise UsageError(f"{word!r}: {text!r} is not a YAML value") from None
+    return result
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: the recipe can't be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: holds a {type(values).__name__}; expected a mapping with model, data, ...")
+    return values
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _set(values: dict[str, Any], path: str, value: Any, place: str) -> None:
+    *parents, last = path.split(".")
+    here = values
+    for name in parents:
+        below = here.setdefault(name, {})
+        if not isinstance(below, dict):
+            raise UsageError(f"{place}: {path}: {name!r} has the value {below!r} and no entries of its own")
+        here = below
+    here[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault, by its dotted path."""
+    fault = error.errors()[0]
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _known_entries(fault["loc"][:-1])
+        return f"{path} is unknown{suggest(str(fault['loc'][-1]), known)}; known: {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{path} is missing"
+    message = fault["msg"].replace("Input should be", "expected").replace("expected expected", "expected")
+    return f"{path} is {fault['input']!r}; {message}"
+
+
+def _known_entries(location: tuple[str | int, ...]) -> list[str]:
+    settings: Any = Recipe
+    for part in location:
+        field = getattr(settings, "model_fields", {}).get(str(part))
+        settings = field.annotation if field else None
+    return list(getattr(settings, "model_fields", {}))
+
+
+def _check_model(recipe: Recipe, place: str) -> None:
+    from scenewise.catalog import check_arguments
+
+    if "classes" in recipe.arguments:
+        raise UsageError(f"{place}: model.classes is given; the classes come from the data set")
+    try:
+        check_arguments(recipe.system, {"classes": ("any",), **recipe.arguments})
+    except UsageError as error:
+        raise UsageError(f"{place}: model: {error}") from None
