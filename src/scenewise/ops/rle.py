@@ -1,0 +1,268 @@
+"""Run-length codes: COCO's, column by column, for masks; a row-by-row one for label maps.
+
+A mask's code is ``{"size": [height, width], "counts": ...}``. The counts are the lengths of runs that alternate between
+0 and 1, starting with 0 (so the first count is 0 where the first pixel is set), down the columns from left to right.
+They stand either as a list ("uncompressed") or as COCO's text: each count, from the fourth on less the count two
+before it, in groups of five bits from low to high, sign-extended, a sixth bit set where more groups follow, plus 48.
+
+Source: Lin et al., "Microsoft COCO", 2014; the text form follows the COCO API's ``maskApi.c: rleToString``, and equals
+it character by character. A code is checked against its size before anything of that size is allocated, so that a
+hostile file costs an error message, not memory.
+
+Shapes: K masks of H x W pixels, R runs. All arrays are numpy's; tensors on the CPU are taken where arrays are.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenewise.errors import DataError, UsageError
+
+Code = Mapping[str, Any]  # {"size": [height, width], "counts": str, bytes or list of int}
+
+MAX_PIXELS = 2**28  # more than Pillow opens (1.8e8); a code of 30 characters may otherwise ask for any amount of memory
+_MAX_GROUPS = 7  # 35 bits: any difference of two 32-bit counts, which is what the COCO API holds
+
+
+def encode(masks: npt.ArrayLike) -> list[dict[str, Any]]:
+    """The codes of ``masks``, with their counts as COCO's text; :func:`decode` undoes it.
+
+    Args:
+        masks: bool [K,H,W], or [H,W] for one mask. K may be 0.
+
+    Returns:
+        K times ``{"size": [H, W], "counts": str}``, ready for JSON.
+
+    Raises:
+        UsageError: another dtype or number of dimensions, or H or W is 0.
+    """
+    array = np.asarray(masks)
+    if array.dtype != np.bool_ or array.ndim not in (2, 3):
+        raise UsageError(f"masks are {array.dtype} {list(array.shape)}; expected bool [K,H,W] or [H,W]")
+    if array.ndim == 2:
+        array = array[None]
+    height, width = array.shape[1:]
+    if height == 0 or width == 0:
+        raise UsageError(f"masks are {list(array.shape)}: an image without pixels")
+    return [{"size": [height, width], "counts": _to_text(_runs_of(mask.T.reshape(-1)))} for mask in array]
+
+
+def decode(
+    codes: Code | Sequence[Code], size: tuple[int, int] | None = None, *, where: str = "run-length code"
+) -> npt.NDArray[np.bool_]:
+    """The masks that ``codes`` stand for.
+
+    Args:
+        codes: one code, or K of one size. The counts may be text, bytes or a list.
+        size: the (height, width) that each code has to have; needed for the size of the result where K is 0.
+        where: begins each error message: the file and record that the codes come from.
+
+    Returns:
+        bool [H,W] for one code, [K,H,W] for a sequence.
+
+    Raises:
+        DataError: a code is malformed, its counts do not sum to its size, or its size differs from ``size``.
+        UsageError: the sequence is empty and ``size`` is not given.
+    """
+    if isinstance(codes, Mapping):
+        return decode([codes], size, where=where)[0]
+    if size is None:
+        if not codes:
+            raise UsageError(f"{where}: there are no codes to take a size from; give size=(height, width)")
+        size, _ = parse(codes[0], where=where)
+    checked = [parse(code, where=where) for code in codes]
+    for found, _ in checked:
+        if found != tuple(size):
+            raise DataError(
+                f"{where}: the mask's size is {found[0]} x {found[1]} (height x width); expected {size[0]} x {size[1]}"
+            )
+    height, width = size
+    masks = np.empty((len(checked), height, width), dtype=np.bool_)
+    for mask, (_, counts) in zip(masks, checked, strict=True):
+        mask[:] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+    return masks
+
+
+def parse(code: Code, *, where: str = "run-length code") -> tuple[tuple[int, int], npt.NDArray[np.int64]]:
+    """The (height, width) and the counts int64 [R] of ``code``, checked; the mask itself is not made.
+
+    Raises:
+        DataError: as in :func:`decode`.
+    """
+    if not isinstance(code, Mapping) or "size" not in code or "counts" not in code:
+        raise DataError(
+            f"{where}: {reprlib.repr(code)} is no run-length code; expected {{'size': [h, w], 'counts': ...}}"
+        )
+    height, width = _checked_size(code["size"], where)
+    counts = code["counts"]
+    if isinstance(counts, (str, bytes)):
+        runs = _from_text(counts, where)
+    else:
+        runs = _integers(counts, "counts", where)
+    _check_sum(runs, height, width, where)
+    return (height, width), runs
+
+
+def area(code: Code, *, where: str = "run-length code") -> int:
+    """The number of pixels in the mask that ``code`` stands for."""
+    _, counts = parse(code, where=where)
+    return int(counts[1::2].sum())
+
+
+def bbox(code: Code, *, where: str = "run-length code") -> tuple[int, int, int, int]:
+    """The smallest box x1, y1, x2, y2 around the mask that ``code`` stands for; four zeros for an empty mask.
+
+    Pixel (row i, column j) covers [j,j+1) x [i,i+1), so that a single pixel has a box of width and height 1.
+    """
+    (height, _), counts = parse(code, where=where)
+    ends = counts.cumsum()[1::2]
+    starts = ends - counts[1::2]
+    filled = ends > starts
+    if not filled.any():
+        return 0, 0, 0, 0
+    first, last = starts[filled], ends[filled] - 1
+    x1, x2 = int(first[0] // height), int(last[-1] // height) + 1
+    if (first // height != last // height).any():  # a run that goes on in the next column touches bottom and top
+        return x1, 0, x2, height
+    return x1, int((first % height).min()), x2, int((last % height).max()) + 1
+
+
+def encode_labels(labels: npt.ArrayLike) -> dict[str, Any]:
+    """The row-by-row code of a label map; :func:`decode_labels` undoes it.
+
+    Args:
+        labels: integers [H,W] of any value.
+
+    Returns:
+        ``{"size": [H, W], "values": [R], "counts": [R]}``, ready for JSON: from the upper left along the rows,
+        ``counts[r]`` pixels have the label ``values[r]``. Runs go on from a row to the next; neighbours differ.
+
+    Raises:
+        UsageError: not integers, not two-dimensional, or without pixels.
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" or array.ndim != 2 or array.size == 0:
+        raise UsageError(f"labels are {array.dtype} {list(array.shape)}; expected integers [H,W] with H, W > 0")
+    flat = array.reshape(-1)
+    starts = _starts_of(flat)
+    counts = np.diff(starts, append=flat.size)
+    return {"size": list(array.shape), "values": flat[starts].tolist(), "counts": counts.tolist()}
+
+
+def decode_labels(code: Code, *, where: str = "label runs") -> npt.NDArray[np.int64]:
+    """The label map int64 [H,W] that ``code`` stands for.
+
+    Raises:
+        DataError: the code is malformed or its counts do not sum to its size.
+    """
+    if not isinstance(code, Mapping) or not {"size", "values", "counts"} <= code.keys():
+        raise DataError(
+            f"{where}: {reprlib.repr(code)} is no label map; expected {{'size': [h, w], 'values', 'counts'}}"
+        )
+    height, width = _checked_size(code["size"], where)
+    values, counts = (_integers(code[name], name, where) for name in ("values", "counts"))
+    if len(values) != len(counts):
+        raise DataError(f"{where}: {len(values)} values and {len(counts)} counts; expected as many of both")
+    _check_sum(counts, height, width, where)
+    return np.repeat(values, counts).reshape(height, width)
+
+
+def _starts_of(flat: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where the runs of equal values begin in ``flat`` [P], P > 0; the first is 0."""
+    return np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+
+
+def _runs_of(flat: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The counts of the mask ``flat`` [H*W], in column order."""
+    counts = np.diff(_starts_of(flat), append=flat.size)
+    return np.concatenate([[0], counts]) if flat[0] else counts
+
+
+def _to_text(counts: npt.NDArray[np.int64]) -> str:
+    """COCO's text of ``counts``."""
+    rest = counts.copy()
+    rest[3:] -= counts[1:-2]
+    groups, used = [], []
+    active = np.ones(len(counts), dtype=np.bool_)
+    while active.any():
+        low = rest & 31
+        rest >>= 5  # keeps the sign
+        more = np.where(low & 16, rest != -1, rest != 0)  # the reader extends bit 4 of the last group as the sign
+        groups.append(low + 32 * more + 48)
+        used.append(active)
+        active = active & more
+    return np.stack(groups, 1)[np.stack(used, 1)].astype(np.uint8).tobytes().decode("ascii")
+
+
+def _from_text(text: str | bytes, where: str) -> npt.NDArray[np.int64]:
+    """The counts that COCO's ``text`` stands for; neither their signs nor their sum is checked here."""
+    raw = text.encode("utf-8") if isinstance(text, str) else text
+    values = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    bad = np.flatnonzero((values < 0) | (values > 63))
+    if len(bad):
+        raise DataError(
+            f"{where}: byte {bad[0]} of the counts is {raw[bad[0]]}; expected 48 to 111 ('0' to 'o'), COCO's text form"
+        )
+    more = values >= 32
+    if len(values) and more[-1]:
+        raise DataError(f"{where}: the counts break off within a number")
+    lasts = np.flatnonzero(~more)  # [R], the last group of each number
+    firsts = np.concatenate([[0], lasts[:-1] + 1]) if len(lasts) else lasts
+    lengths = lasts - firsts + 1
+    if len(lasts) and lengths.max() > _MAX_GROUPS:
+        raise DataError(f"{where}: a number in the counts has {lengths.max()} groups; expected at most {_MAX_GROUPS}")
+    counts = np.zeros(len(lasts), dtype=np.int64)
+    for group in range(int(lengths.max(initial=0))):
+        has = lengths > group
+        counts[has] |= (values[firsts[has] + group] & 31) << (5 * group)
+    negative = (values[lasts] & 16) != 0
+    counts[negative] -= np.int64(1) << (5 * lengths[negative])
+    # each count from the fourth on stands as the difference to the one two before it
+    counts[1::2] = counts[1::2].cumsum()
+    counts[2::2] = counts[2::2].cumsum()
+    return counts
+
+
+def _checked_size(size: Any, where: str) -> tuple[int, int]:
+    """``size`` as (height, width), both from 1 on and not more than MAX_PIXELS together."""
+    expected = f"expected [height, width], both at least 1 and at most {MAX_PIXELS} pixels in all"
+    if isinstance(size, (str, bytes)) or not hasattr(size, "__len__") or len(size) != 2:
+        raise DataError(f"{where}: size is {reprlib.repr(size)}; {expected}")
+    if any(isinstance(side, (bool, np.bool_)) or not isinstance(side, (int, np.integer)) for side in size):
+        raise DataError(f"{where}: size is {reprlib.repr(size)}; {expected}")
+    height, width = (int(side) for side in size)
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise DataError(f"{where}: size is [{height}, {width}]; {expected}")
+    return height, width
+
+
+def _integers(values: Any, name: str, where: str) -> npt.NDArray[np.int64]:
+    """``values`` as int64 [R]."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError):  # a ragged list
+        raise DataError(f"{where}: {name} is {reprlib.repr(values)}; expected a list of integers") from None
+    if array.ndim == 1 and array.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{where}: {name} is {reprlib.repr(values)}; expected a list of integers")
+    if array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: {name} holds {array.max()}; expected numbers below 2^63")
+    return array.astype(np.int64)
+
+
+def _check_sum(counts: npt.NDArray[np.int64], height: int, width: int, where: str) -> None:
+    """That ``counts`` are not negative and fill the image."""
+    if len(counts) and counts.min() < 0:
+        place = int(counts.argmin())
+        raise DataError(f"{where}: count {place} is {counts[place]}; expected 0 or more")
+    expected = f"expected {height * width} for the size [{height}, {width}]"
+    if counts.max(initial=0) > height * width:  # apart, because the sum of such counts may overflow
+        raise DataError(f"{where}: count {counts.argmax()} is {counts.max()}, more than all pixels; {expected} in all")
+    if counts.sum() != height * width:
+        raise DataError(f"{where}: the counts sum to {counts.sum()} pixels; {expected}")
