@@ -15,6 +15,7 @@ Conventions (they hold everywhere):
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2.functional import register_kernel
 
 from scenewise.errors import UsageError
 
@@ -36,7 +39,63 @@ class SemanticMask(tv_tensors.Mask):
 
 
 class NormalMap(tv_tensors.Mask):
-    """Surface normals ``[3,H,W]``; a mirrored image negates their x (see ``data/transforms.py``)."""
+    """Surface normals ``[3,H,W]``. Flips and rotations of the image turn the vectors with it; transforms that have no
+    counterpart for a camera (affine, perspective, elastic) are refused."""
+
+
+class KeyPoints(tv_tensors.KeyPoints):
+    """Points in scenewise's coordinates (the centre of column j is j + 0.5).
+
+    A type of its own for flips alone: torchvision's map x to W - 1 - x, a pixel away from where they put boxes and
+    pixels; here x becomes W - x. A flip does not exchange left and right joints.
+    """
+
+
+@register_kernel(functional.horizontal_flip, NormalMap)
+def _mirror_normals(normals: NormalMap) -> NormalMap:
+    flipped = functional.horizontal_flip_mask(normals.as_subclass(Tensor))
+    flipped[..., 0, :, :].neg_()
+    return NormalMap(flipped)
+
+
+@register_kernel(functional.vertical_flip, NormalMap)
+def _upend_normals(normals: NormalMap) -> NormalMap:
+    flipped = functional.vertical_flip_mask(normals.as_subclass(Tensor))
+    flipped[..., 1, :, :].neg_()
+    return NormalMap(flipped)
+
+
+@register_kernel(functional.rotate, NormalMap)
+def _rotate_normals(normals: NormalMap, angle: float, *args: Any, **kwargs: Any) -> NormalMap:
+    kwargs.pop("interpolation", None)  # the mask's kernel takes the nearest pixel always
+    x, y, z = functional.rotate_mask(normals.as_subclass(Tensor), angle, *args, **kwargs).unbind(-3)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))  # counter-clockwise, and y points down
+    return NormalMap(torch.stack((cos * x + sin * y, cos * y - sin * x, z), -3))
+
+
+def _refuse_normals(normals: NormalMap, *args: Any, **kwargs: Any) -> NormalMap:
+    raise UsageError(
+        "transforms: surface normals can be cropped, resized, flipped and rotated, "
+        "but not sheared or distorted (affine, perspective, elastic); leave that transform out"
+    )
+
+
+for _transform in (functional.affine, functional.perspective, functional.elastic):
+    register_kernel(_transform, NormalMap)(_refuse_normals)
+
+
+@register_kernel(functional.horizontal_flip, KeyPoints)
+def _mirror_keypoints(points: KeyPoints) -> KeyPoints:
+    flipped = points.as_subclass(Tensor).clone()
+    flipped[..., 0] = points.canvas_size[1] - flipped[..., 0]
+    return KeyPoints(flipped, canvas_size=points.canvas_size)
+
+
+@register_kernel(functional.vertical_flip, KeyPoints)
+def _upend_keypoints(points: KeyPoints) -> KeyPoints:
+    flipped = points.as_subclass(Tensor).clone()
+    flipped[..., 1] = points.canvas_size[0] - flipped[..., 1]
+    return KeyPoints(flipped, canvas_size=points.canvas_size)
 
 
 class Target(TypedDict, total=False):
@@ -44,7 +103,7 @@ class Target(TypedDict, total=False):
 
     In a sample, ``boxes`` is ``tv_tensors.BoundingBoxes``, ``masks``, ``boundary`` and ``depth`` are
     ``tv_tensors.Mask``, ``semantic`` is :class:`SemanticMask`, ``normals`` is :class:`NormalMap`, and ``keypoints`` is
-    ``tv_tensors.KeyPoints`` ``[K,P,2]`` with ``visibility`` ``[K,P]`` beside it, so that every transform of
+    :class:`KeyPoints` ``[K,P,2]`` with ``visibility`` ``[K,P]`` beside it, so that every transform of
     torchvision's v2 moves all of them together. The loader makes plain tensors of them and joins the visibility to
     the keypoints.
     """
