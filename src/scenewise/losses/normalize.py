@@ -10,9 +10,14 @@ def mean_count(count: Tensor | float, device: torch.device | None = None) -> Ten
     """``count`` averaged over all training processes, at least a tiny positive number; detached.
 
     A loss that divides its sum by this number, and whose gradients are then averaged over the processes, equals the
-    loss of one process that sees the joint batch. Without several processes it is ``count`` itself.
+    loss of one process that sees the joint batch. Without several processes it is ``count`` itself. All processes must
+    come here equally often: a loss must not return early where one of them has nothing to count.
+
+    Returns:
+        A scalar, float64 where ``count`` is, else float32.
     """
-    total = torch.as_tensor(count, dtype=torch.float32, device=device).detach().clone()
+    dtype = torch.float64 if isinstance(count, Tensor) and count.dtype == torch.float64 else torch.float32
+    total = torch.as_tensor(count, dtype=dtype, device=device).detach().clone()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
         total /= torch.distributed.get_world_size()

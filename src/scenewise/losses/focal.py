@@ -1,0 +1,75 @@
+"""The focal loss: cross-entropy that cares less about what is already right.
+
+Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, https://arxiv.org/abs/1708.02002, sec. 3.
+:func:`focal` is for pixels of exactly one class each; :func:`sigmoid_focal` for independent yes-or-no scores, such as
+the anchors of a detector.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scenewise.losses.normalize import mean_count
+from scenewise.types import IGNORE
+
+
+def focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    class_weights: Tensor | None = None,
+    normalized: bool = False,
+) -> Tensor:
+    """The mean over counted pixels of -(1 - q)^gamma log q, q = softmax(logits)[target]; a scalar.
+
+    Args:
+        logits: [N,C,H,W].
+        target: int64 [N,H,W], 0..C-1 or ``IGNORE``.
+        gamma: 0 gives the cross-entropy.
+        class_weights: [C], the paper's alpha; multiplies each pixel's term and does not enter the denominator.
+        normalized: divide by the sum of the factors (1 - q)^gamma instead of the number of pixels, so that the loss
+            does not fade as pixels turn right. No gradient flows through the divisor.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    terms = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # -log q, 0 where nothing counts
+    factors = _power(-torch.expm1(-terms), gamma)
+    counted = target != IGNORE
+    count = (factors.detach() * counted).sum() if normalized else counted.sum()
+    terms = factors * terms
+    if class_weights is not None:
+        terms = terms * class_weights.to(terms)[target.masked_fill(~counted, 0)]
+    return terms.sum() / mean_count(count)
+
+
+def sigmoid_focal(logits: Tensor, target: Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0) -> Tensor:
+    """-a (1 - q)^gamma log q of every element, q being the probability that it gives to its own answer.
+
+    q = sigmoid(logits) and a = alpha where the target is 1; q = 1 - sigmoid(logits) and a = 1 - alpha where it is 0.
+
+    Args:
+        logits: [...].
+        target: [...], 0 to 1; elements that are ``IGNORE`` give 0.
+        alpha: the weight of the positives, 0..1; the negatives have 1 - alpha. None weighs both with 1.
+        gamma: 0 gives the binary cross-entropy.
+
+    Returns:
+        [...], not reduced: a detector divides the sum by its number of positives, see
+        :func:`~scenewise.losses.normalize.mean_count`. Equals ``torchvision.ops.sigmoid_focal_loss``.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    counted = target != IGNORE
+    truth = target.masked_fill(~counted, 0).to(logits)
+    terms = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    wrong = truth * (-logits).sigmoid() + (1 - truth) * logits.sigmoid()  # 1 - q, exact where q is nearly 1
+    terms = _power(wrong, gamma) * terms
+    if alpha is not None:
+        terms = (alpha * truth + (1 - alpha) * (1 - truth)) * terms
+    return terms * counted
+
+
+def _power(wrong: Tensor, gamma: float) -> Tensor:
+    """``wrong``^gamma with a finite gradient: that of 0^gamma is infinite for gamma below 1."""
+    return wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma
