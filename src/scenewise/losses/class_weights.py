@@ -7,15 +7,27 @@ remapping of classes, and before random crops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
-from scenewise.types import IGNORE
+from scenewise.types import IGNORE, Sample
 
 WeightMode = Literal["inverse", "median", "inverse-log", "effective"]
+
+
+class Labelled(Protocol):
+    """What is needed of a data set to count its classes."""
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """An image and its target, which has ``semantic``."""
 
 
 class ClassFrequency:
@@ -42,8 +54,9 @@ class ClassFrequency:
         if target.dim() not in (2, 3):
             raise UsageError(f"target is {list(target.shape)}; expected [H,W] or [N,H,W]")
         for labels in target.long().reshape(-1, *target.shape[-2:]):
-            counted = (labels >= 0) & (labels < self.num_classes) & (labels != IGNORE)
-            found = torch.bincount(labels[counted], minlength=self.num_classes).cpu()
+            void_beside = labels.flatten().clamp(-1, self.num_classes) + 1  # 0 and C + 1 are void
+            found = torch.bincount(void_beside, minlength=self.num_classes + 2)[1:-1].cpu()
+            found[IGNORE : IGNORE + 1] = 0  # void even where there are more classes
             self.pixels += found
             self.image_pixels += found.sum() * (found > 0)
 
@@ -57,6 +70,10 @@ class ClassFrequency:
     def to_dict(self) -> dict[str, list[int]]:
         """The counts, ready for JSON; :meth:`from_dict` reads them back."""
         return {"pixels": self.pixels.tolist(), "image_pixels": self.image_pixels.tolist()}
+
+    def weights(self, mode: WeightMode = "median") -> tuple[float, ...]:
+        """:func:`class_weights` as plain numbers, as the systems' ``class_weights`` takes them."""
+        return tuple(class_weights(self, mode).tolist())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassFrequency:
@@ -74,6 +91,22 @@ class ClassFrequency:
         counts = cls(len(pixels))
         counts.pixels, counts.image_pixels = pixels, image_pixels
         return counts
+
+
+def count_classes(data: Labelled) -> ClassFrequency:
+    """The pixels of each class over all images of ``data``, a data set with label maps. Reads every file.
+
+    Raises:
+        UsageError: an image has no label map.
+    """
+    counts = ClassFrequency(len(data.classes))
+    for index in range(len(data)):
+        target = data[index][1]
+        if "semantic" not in target:
+            name = target.get("image_id", f"number {index}")
+            raise UsageError(f"class weights: image {name} has no label map; expected the target field semantic")
+        counts.update(target["semantic"])
+    return counts
 
 
 def class_weights(
