@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 
-from scenewise.data.images import read_image, read_label_map
-from scenewise.errors import DataError
+from scenewise.data.images import IMAGE_SUFFIXES, read_image, read_label_map
+from scenewise.errors import DataError, suggest
 from scenewise.types import IGNORE, Sample, SemanticMask, Target
+
+UInt8 = npt.NDArray[np.uint8]
+
+UNIONS = frozenset({"trainval", "all"})  # the names of splits that hold the images of others by design
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,30 @@ class Problem:
         mark = "" if self.severity == "error" else "suspicious: "
         return f"{self.file}: {mark}{self.message}"
 
+    @classmethod
+    def of(cls, error: DataError, files: Sequence[str] = ()) -> Problem:
+        """The problem that ``error`` tells of; ``files`` are those that its message may start with."""
+        text = str(error)
+        for file in files:
+            if text.startswith(f"{file}: "):
+                return cls(file, text[len(file) + 2 :])
+        file, _, message = text.partition(": ")
+        return cls(file, message) if message else cls(next(iter(files), ""), text)
+
+
+@dataclass
+class Examined:
+    """One record of a data set, looked at closely: see :meth:`DataSet.examine`."""
+
+    sample: Sample | None  # None where an error makes the record unusable
+    problems: list[Problem]
+    values: npt.NDArray[np.int64] | None = None  # [256]: how many pixels of the label map's file have each value
+
 
 class DataSet(torch.utils.data.Dataset[Sample], ABC):
     """The samples of one split of a data set.
+
+    Data sets are sent to loader processes, so they hold names and tables, never pixels or open files.
 
     Attributes:
         source: the ``format:path`` string that opens it.
@@ -52,6 +81,11 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     split: str
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...] | None = None
+
+    @classmethod
+    def splits(cls, root: Path) -> tuple[str, ...]:
+        """The splits that are there, those with labels only. Without a word from the format: train, val and test."""
+        return ("train", "val", "test")
 
     @property
     def source(self) -> str:
@@ -74,75 +108,235 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     def image_id(self, index: int) -> str:
         """The name of image ``index`` within the data set."""
 
+    def missing(self) -> Iterator[Problem]:
+        """The files of this split that are not there. Only lists folders, so it can run at each start of training."""
+        return iter(())
+
+    def strays(self) -> Iterator[Problem]:
+        """Files and entries beside this split's records that should not be, such as label maps without an image."""
+        return iter(())
+
+    def examine(self, index: int) -> Examined:
+        """Record ``index`` with all that is wrong with it, where ``self[index]`` raises the first error."""
+        try:
+            return Examined(self[index], [])
+        except DataError as error:
+            return Examined(None, [Problem.of(error)])
+
     def problems(self) -> Iterator[Problem]:
-        """All that is wrong with the data set, file by file; nothing where it is sound."""
+        """All that is wrong with the data set, file by file; nothing where it is sound. Reads every file."""
+        yield from self.strays()
         for index in range(len(self)):
-            try:
-                self[index]
-            except DataError as error:
-                file, _, message = str(error).partition(": ")
-                yield Problem(file, message or file)
+            yield from self.examine(index).problems
 
 
 class LabelMapDataSet(DataSet):
     """Images and label maps in pairs of files.
 
-    A subclass fills ``pairs``, ``classes`` and, where the files hold other numbers than the labels, ``lookup``.
+    A subclass fills ``pairs``, ``classes`` and ``table``.
     """
 
     fields = frozenset({"semantic"})
+    image_ending: str | None = None  # what the names of images end with; None: any image suffix
+    label_ending: str = ".png"
 
-    pairs: list[tuple[Path, Path]]  # the image's and the label map's file
-    lookup: torch.Tensor | None = None  # uint8 [256] -> label; IGNORE for values that do not count, see `invalid`
-    invalid: frozenset[int] | None = None  # file values that are errors; None: all that are no class and not IGNORE
+    pairs: list[tuple[str, str]]  # the image's and the label map's file, below root
+    table: UInt8  # [256]: the label of each value in a label map, see value_table
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """The number that stands for each class in the format's own files."""
+        return tuple(int(np.flatnonzero(self.table == label)[0]) for label in range(len(self.classes)))
+
+    def image_path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        return self.root / self.pairs[index][0]
+
+    def label_path(self, index: int) -> Path:
+        """The file of the label map of image ``index``."""
+        return self.root / self.pairs[index][1]
+
     def image_id(self, index: int) -> str:
         """The image file's name without its ending."""
-        return self.pairs[index][0].stem
+        name = Path(self.pairs[index][0]).name
+        return key_of(name, self.image_ending) or name
 
     def __getitem__(self, index: int) -> Sample:
         """The image and ``{"image_id", "semantic"}``."""
-        image_path, label_path = self.pairs[index]
-        image = read_image(image_path)
-        values = read_label_map(label_path)  # uint8 [H,W]
+        image = read_image(self.image_path(index))
+        return self._sample(index, image, self._values(index))
+
+    def _values(self, index: int) -> Tensor:
+        path = self.label_path(index)
+        if not path.is_file():
+            raise DataError(f"{path}: not found; expected the label map of {self.image_path(index)}")
+        return read_label_map(path)
+
+    def _sample(self, index: int, image: Tensor, values: Tensor) -> Sample:
+        """The sample of an image [3,H,W] and the values [H,W] in its label map's file, if they fit."""
+        label_path = self.label_path(index)
         if values.shape != image.shape[-2:]:
+            (height, width), (rows, columns) = image.shape[-2:], values.shape
+            hint = ". Was the image turned by its EXIF orientation?" if (rows, columns) == (width, height) else ""
             raise DataError(
-                f"{label_path}: the label map is {values.shape[1]} x {values.shape[0]} pixels (width x height); "
-                f"its image {image_path.name} is {image.shape[2]} x {image.shape[1]}"
+                f"{label_path}: the label map is {columns} x {rows} pixels (width x height); "
+                f"its image {self.image_path(index).name} is {width} x {height}{hint}"
             )
-        labels = self._labels(values, label_path)
-        target: Target = {"image_id": self.image_id(index), "semantic": SemanticMask(labels)}
+        labels = self.table[values.numpy()]
+        self._check_labels(labels, values.numpy(), label_path)
+        target: Target = {"image_id": self.image_id(index), "semantic": SemanticMask(torch.from_numpy(labels))}
         return tv_tensors.Image(image), target
 
-    def _labels(self, values: torch.Tensor, path: Path) -> torch.Tensor:
-        if self.lookup is not None:
-            labels = self.lookup[values.long()]
-        else:
-            labels = values
-        bad = self._bad_values(values)
-        if bad is not None:
-            row, column = bad
-            raise DataError(
-                f"{path}: pixel (row {row}, column {column}) has value {int(values[row, column])}; "
-                f"expected {self._expected_values()}"
-            )
-        return labels
-
-    def _bad_values(self, values: torch.Tensor) -> tuple[int, int] | None:
-        """The first pixel (row, column) whose value is neither a class nor to be ignored, or None."""
-        if self.invalid is not None:
-            wrong_table = torch.zeros(256, dtype=torch.bool)
-            wrong_table[list(self.invalid)] = True
-            wrong = wrong_table[values.long()] if self.invalid else torch.zeros_like(values, dtype=torch.bool)
-        else:
-            wrong = (values >= len(self.classes)) & (values != IGNORE)
+    def _check_labels(self, labels: UInt8, values: UInt8, path: Path) -> None:
+        wrong = labels == INVALID
         if not wrong.any():
-            return None
-        row, column = wrong.nonzero()[0].tolist()
-        return row, column
+            return
+        row, column = (int(i) for i in np.argwhere(wrong)[0])
+        found = f"pixel (row {row}, column {column}) has value {values[row, column]}"
+        count, kinds = int(wrong.sum()), np.unique(values[wrong]).tolist()
+        if count > 1:
+            found += f", and {count - 1:,} more are wrong" + (f", of values {ranges(kinds)}" if len(kinds) > 1 else "")
+        raise DataError(f"{path}: {found}; expected {describe_table(self.table)}")
 
-    def _expected_values(self) -> str:
-        return f"0 to {len(self.classes) - 1} for the {len(self.classes)} classes, or {IGNORE} to ignore the pixel"
+    def examine(self, index: int) -> Examined:
+        """Record ``index`` with all that is wrong with its two files."""
+        files = [str(self.label_path(index)), str(self.image_path(index))]
+        problems: list[Problem] = []
+        image = values = sample = counts = None
+        try:
+            image = read_image(files[1])
+        except DataError as error:
+            problems.append(Problem.of(error, files))
+        try:
+            values = self._values(index)
+            counts = np.bincount(values.numpy().ravel(), minlength=256)
+            if image is not None:
+                sample = self._sample(index, image, values)
+        except DataError as error:
+            problems.append(Problem.of(error, files))
+        return Examined(sample, problems, counts)
+
+    def missing(self) -> Iterator[Problem]:
+        """Images and label maps that are not there."""
+        present: dict[str, set[str]] = {}  # listing a folder once is far quicker than asking for each of its files
+        for index, (image, label) in enumerate(self.pairs):
+            for file, what in ((image, "an image"), (label, f"the label map of {self.image_path(index)}")):
+                folder, name = os.path.split(file)
+                if folder not in present:
+                    present[folder] = names_in(self.root / folder)
+                if name not in present[folder]:
+                    yield Problem(str(self.root / file), f"not found; expected {what}")
+
+    def strays(self) -> Iterator[Problem]:
+        """Label maps without an image, and images listed twice."""
+        seen: set[str] = set()
+        for image, _ in self.pairs:
+            if image in seen:
+                yield Problem(str(self.root / image), f"is more than once in split {self.split!r}", "suspicion")
+            seen.add(image)
+        for images, labels in dict.fromkeys((os.path.dirname(i), os.path.dirname(j)) for i, j in self.pairs):
+            try:
+                known = images_in(self.root / images, self.image_ending)
+                found = images_in(self.root / labels, self.label_ending)
+            except DataError as error:
+                yield Problem.of(error)
+                continue
+            for key in sorted(found.keys() - known.keys()):
+                yield Problem(
+                    str(self.root / labels / found[key]), f"a label map without its image in {self.root / images}"
+                )
+
+
+INVALID = 254  # in a table: the value stands for nothing
+MAX_CLASSES = INVALID  # labels are 0 to 253; 255 is IGNORE
+
+
+def value_table(labels: Mapping[int, int]) -> UInt8:
+    """The table [256] that gives each value in a label map its label; values that ``labels`` lacks are ``INVALID``."""
+    table = np.full(256, INVALID, np.uint8)
+    for value, label in labels.items():
+        table[value] = label
+    return table
+
+
+def describe_table(table: UInt8) -> str:
+    """The values that ``table`` knows, in words."""
+    classes, ignored = np.flatnonzero(table < INVALID).tolist(), np.flatnonzero(table == IGNORE).tolist()
+    count = len(set(table[classes].tolist()))
+    words = f"{ranges(classes)} for the {count} classes" if count > 1 else f"{ranges(classes)} for the one class"
+    return f"{words}, or {ranges(ignored)} to ignore the pixel" if ignored else words
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Rising ``numbers`` in words, such as "0 to 3, 7, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs)
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of all files in ``folder``; none where it does not exist."""
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def key_of(name: str, ending: str | None = None) -> str | None:
+    """The file name ``name`` without ``ending``, or without its image suffix; None where it has neither."""
+    if ending is not None:
+        return name[: -len(ending)] if name.lower().endswith(ending.lower()) else None
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else None
+
+
+def images_in(folder: Path, ending: str | None = None) -> dict[str, str]:
+    """The image files in ``folder``, by name without ``ending`` (None: without any image suffix), sorted.
+
+    Hidden files, such as the ``._x.jpg`` that macOS leaves, and other kinds of files are passed over.
+
+    Raises:
+        DataError: two files differ only in their suffix, so that a label map of that name could belong to either.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names_in(folder)):
+        key = key_of(name, ending)
+        if key is None or name.startswith("."):
+            continue
+        if key in found:
+            raise DataError(f"{folder / name}: {found[key]} has the same name but for the suffix; expected one of them")
+        found[key] = name
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file, stripped, without empty ones.
+
+    Raises:
+        DataError: it is not there, is not UTF-8 text, or has no line.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    lines = [line for line in lines if line]
+    if not lines:
+        raise DataError(f"{path}: the list is empty; expected one entry a line")
+    return lines
+
+
+def no_split(root: Path, split: str, splits: Sequence[str], expected: str) -> DataError:
+    """The error that ``root`` has no split of that name; ``expected`` says what would make one."""
+    there = f"splits here: {', '.join(splits)}" if splits else "no split is here"
+    return DataError(f"{root}: there is no split {split!r}{suggest(split, splits)}; {there}; expected {expected}")

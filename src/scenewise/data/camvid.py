@@ -1,24 +1,28 @@
 """CamVid in the SegNet layout: ``camvid:PATH``.
 
 Brostow et al., Segmentation and recognition using structure from motion point clouds, ECCV 2008; the 360x480 version
-with 11 classes of Badrinarayanan et al., SegNet, PAMI 2017. ``PATH`` holds ``train/``, ``val/``, ``test/`` with the
-images, ``trainannot/`` and so on with index PNGs of the same names, and lists ``train.txt`` and so on: an image's name
-a line, or SegNet's own "image label" pairs of paths. Index 11 is void.
+with 11 classes of Badrinarayanan et al., SegNet, PAMI 2017.
+
+``PATH`` holds for the split ``train`` a folder ``train/`` of images, a folder ``trainannot/`` of index PNGs of the same
+names, and a list ``train.txt``; likewise for ``val`` and ``test``. A line of a list is
+
+* the name of an image of that split, with or without its ending; or
+* a pair "image label" of paths, as in SegNet's own lists. Their tail that exists below ``PATH`` counts:
+  ``/SegNet/CamVid/train/0001TP_006690.png`` and ``train/0001TP_006690.png`` are both that file of ``PATH/train``.
+
+Values 0 to 10 are the classes; 11, and 255 as everywhere, is void.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-import torch
-
-from scenewise.data.base import LabelMapDataSet
-from scenewise.errors import DataError
+from scenewise.data.base import LabelMapDataSet, images_in, key_of, no_split, read_lines, value_table
 from scenewise.types import IGNORE
 
 CLASSES = (
-    "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist"
-).split()  # fmt: skip
+    "sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
 COLORS = (
     (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
@@ -30,24 +34,36 @@ class CamVid(LabelMapDataSet):
     """The 11-class CamVid."""
 
     format = "camvid"
-    invalid = frozenset(range(12, 255))
+    classes = CLASSES
+    colors = COLORS
+    table = value_table({**{label: label for label in range(len(CLASSES))}, VOID: IGNORE, IGNORE: IGNORE})
 
     def __init__(self, root: Path, split: str = "train") -> None:
         self.root, self.split = root, split
-        self.classes, self.colors = tuple(CLASSES), COLORS
-        self.lookup = torch.full((256,), IGNORE, dtype=torch.uint8)
-        self.lookup[: len(CLASSES)] = torch.arange(len(CLASSES), dtype=torch.uint8)
         listing = root / f"{split}.txt"
         if not listing.is_file():
-            raise DataError(f"{listing}: not found; expected the list of the images of split {split!r}")
-        names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not names:
-            raise DataError(f"{listing}: the list is empty; expected an image's name a line")
-        images = {p.stem: p for p in (root / split).iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")}
-        self.pairs = []
-        for name in (Path(n).stem for n in names):
-            label = root / f"{split}annot" / f"{name}.png"
-            self.pairs.append((images.get(name, root / split / f"{name}.png"), label))
+            raise no_split(root, split, self.splits(root), f"a list {split}.txt of its images")
+        images = images_in(root / split)
+        self.pairs = [self._pair(line, images) for line in read_lines(listing)]
 
-    def _expected_values(self) -> str:
-        return f"0 to 10 for the 11 classes, or {VOID} or {IGNORE} for void"
+    @classmethod
+    def splits(cls, root: Path) -> tuple[str, ...]:
+        """Those of train, val and test that have a list."""
+        return tuple(split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file())
+
+    def _pair(self, line: str, images: dict[str, str]) -> tuple[str, str]:
+        """The image's and the label map's file, below root, that a line of a list names."""
+        paths = line.split()
+        if len(paths) == 2 and all(key_of(path) is not None for path in paths):
+            return self._below(paths[0]), self._below(paths[1])
+        key = key_of(line) or line
+        if "/" in line:
+            image = self._below(line)
+            return image, f"{self.split}annot/{PurePosixPath(key).name}.png"
+        return f"{self.split}/{images.get(key, f'{key}.png')}", f"{self.split}annot/{key}.png"
+
+    def _below(self, path: str) -> str:
+        """The longest tail of ``path`` that exists below root; where none does, its folder and name."""
+        parts = PurePosixPath(path.replace("\\", "/").lstrip("/")).parts
+        tails = ("/".join(parts[first:]) for first in range(len(parts)))
+        return next((tail for tail in tails if (self.root / tail).is_file()), "/".join(parts[-2:]))

@@ -1,0 +1,172 @@
+"""The data-set checker: what is wrong in a data set, file by file, and what looks like a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scenewise.data.base import INVALID, UNIONS, DataSet, LabelMapDataSet, Problem
+from scenewise.data.formats import find_reader
+from scenewise.errors import DataError
+from scenewise.types import IGNORE, Sample
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What :func:`check_data` found.
+
+    Attributes:
+        source: the ``format:path`` string.
+        splits: the number of images in each split that could be opened.
+        problems: errors and suspicions, split by split, then those of the data set as a whole.
+        class_pixels: for each class, in label order, its pixels in all sound label maps; empty where the data set has
+            no label maps.
+    """
+
+    source: str
+    splits: dict[str, int]
+    problems: list[Problem]
+    class_pixels: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error; suspicions are for a person to judge."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+
+def check_data(
+    source: str, splits: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+) -> DataReport:
+    """All problems of the data set ``source``. Reads every file once.
+
+    Args:
+        source: a ``format:path`` string.
+        splits: which to check; without it all that there are. VOC's trainval is then left out, since its images are
+            those of train and val.
+        progress: called after each image with the number of images that are done and that there are.
+
+    Errors are missing and broken files, label maps without images, sizes that differ, values that are no class.
+    Suspicions are the same picture twice, in one split or in two; masks saved as 0 and 255; labels counted from 1;
+    classes that never occur, or not in train.
+
+    Raises:
+        UsageError, DataError: as for :func:`scenewise.data.formats.open_data`; the path is not of that format at all.
+    """
+    reader, root = find_reader(source)
+    if splits is None:
+        there = reader.splits(root)
+        splits = [split for split in there if split not in UNIONS] or there[:1]
+    problems: list[Problem] = []
+    if not splits:
+        problems.append(Problem(str(root), "no split is there that could be checked"))
+    opened: list[DataSet] = []
+    for split in splits:
+        try:
+            opened.append(reader(root, split))  # type: ignore[call-arg]  # every reader takes these two
+        except DataError as error:
+            problems.append(Problem.of(error))
+    check = _Check(sum(len(data) for data in opened), progress)
+    for data in opened:
+        problems.extend(check.split(data))
+    problems.extend(check.whole(root, opened))
+    classes = opened[0].classes if opened and "semantic" in opened[0].fields else ()
+    totals = sum(check.labels.values(), np.zeros(256, np.int64))
+    return DataReport(
+        source,
+        {data.split: len(data) for data in opened},
+        list(dict.fromkeys(problems)),  # splits that share folders tell of the same strays
+        {name: int(totals[label]) for label, name in enumerate(classes)},
+    )
+
+
+@dataclass
+class _Check:
+    """What is counted while the splits of one data set are read."""
+
+    total: int
+    progress: Callable[[int, int], None] | None
+    done: int = 0
+    labels: dict[str, Counts] = field(default_factory=dict)  # split -> [256], pixels of each label
+    values: Counts = field(default_factory=lambda: np.zeros(256, np.int64))  # pixels of each value in the files
+    pictures: dict[bytes, tuple[str, str]] = field(default_factory=dict)  # hash of an image -> its split and file
+
+    def split(self, data: DataSet) -> Iterator[Problem]:
+        """The problems of one split, record by record."""
+        yield from data.strays()
+        labels = self.labels[data.split] = np.zeros(256, np.int64)
+        for index in range(len(data)):
+            found = data.examine(index)
+            yield from found.problems
+            if found.values is not None:
+                self.values += found.values
+            if found.sample is not None:
+                labels += _label_counts(found.sample)
+                yield from self._seen(data, index, found.sample)
+            self.done += 1
+            if self.progress is not None:
+                self.progress(self.done, self.total)
+
+    def _seen(self, data: DataSet, index: int, sample: Sample) -> Iterator[Problem]:
+        """A suspicion where the image of ``sample`` came before, pixel by pixel."""
+        image = sample[0].numpy()
+        key = blake2b(image.tobytes(), digest_size=16, person=str(image.shape).encode()[:16]).digest()
+        file = str(data.image_path(index)) if isinstance(data, LabelMapDataSet) else data.image_id(index)
+        split, first = self.pictures.setdefault(key, (data.split, file))
+        if split != data.split and not {split, data.split} & UNIONS:
+            same = "is also" if first == file else f"the same picture as {first}"
+            yield Problem(file, f"{same} in split {split!r}; here it is in {data.split!r}", "suspicion")
+        elif split == data.split and first != file:
+            yield Problem(file, f"the same picture as {first}, in the same split {split!r}", "suspicion")
+
+    def whole(self, root: Path, opened: Sequence[DataSet]) -> Iterator[Problem]:
+        """The suspicions that only all label maps together show."""
+        if not opened or "semantic" not in opened[0].fields:
+            return
+        if isinstance(opened[0], LabelMapDataSet):
+            yield from self._odd_values(root, opened[0])
+        total = sum(self.labels.values(), np.zeros(256, np.int64))
+        if not total.any():
+            return  # no sound label map at all: the errors say why
+        train = self.labels.get("train")
+        for label, name in enumerate(opened[0].classes):
+            if total[label] == 0:
+                yield Problem(
+                    str(root), f"class {label} ({name!r}) has no pixel in {_listed(self.labels)}", "suspicion"
+                )
+            elif train is not None and train[label] == 0:
+                yield Problem(str(root), f"class {label} ({name!r}) has no pixel in split 'train'", "suspicion")
+
+    def _odd_values(self, root: Path, data: LabelMapDataSet) -> Iterator[Problem]:
+        present = np.flatnonzero(self.values).tolist()
+        count = len(data.classes)
+        if present == [0, 255] and count > 1 and data.table[255] in (IGNORE, INVALID):
+            yield Problem(
+                str(root),
+                f"all label maps hold only the values 0 and 255; expected indices 0 to {count - 1} of the {count} "
+                "classes. Were masks saved as 0 and 255?",
+                "suspicion",
+            )
+        if data.table[0] == 0 and data.table[count] == INVALID and self.values[count] and not self.values[0]:
+            yield Problem(
+                str(root),
+                f"no pixel has value 0, and some have {count}; expected indices 0 to {count - 1} of the {count} "
+                "classes. Are all labels one too high?",
+                "suspicion",
+            )
+
+
+def _label_counts(sample: Sample) -> Counts:
+    if "semantic" not in sample[1]:
+        return np.zeros(256, np.int64)
+    return np.bincount(sample[1]["semantic"].numpy().ravel(), minlength=256)
+
+
+def _listed(splits: dict[str, Counts]) -> str:
+    return f"split {next(iter(splits))!r}" if len(splits) == 1 else f"any of the splits {', '.join(splits)}"
