@@ -1,8 +1,8 @@
 """Self-describing checkpoints: one safetensors file whose header says what the model is. No pickle is ever run.
 
-The header holds one entry ``scenewise``: JSON with the system's name, the constructor's arguments, the class names, the
-input spec, and what is known of the model (metrics, data, colours, terms). Training state for resume is a file of its own
-(:mod:`scenewise.engine.state`).
+The header holds one entry ``scenewise``: JSON with the system's name, the constructor's arguments, the class names,
+the input spec, and what is known of the model (metrics, data, colours, terms). Training state for resume is a file of
+its own (:mod:`scenewise.engine.state`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """What the checkpoint ``path`` says of itself."""
     metadata, _ = _safetensors_header(Path(path))
     if "scenewise" not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not a scenewise checkpoint (its header has no 'scenewise')")
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a scenewise checkpoint (its header has no 'scenewise')"
+        )
     try:
         header = json.loads(metadata["scenewise"])
     except json.JSONDecodeError as error:
@@ -88,14 +90,16 @@ def _build(header: dict[str, Any], path: str | Path) -> Model:
     name = header["system"]
     if name not in SYSTEMS:
         raise CheckpointError(
-            f"{path}: holds a {name!r}, which this version of scenewise ({VERSION}) does not have{suggest(name, SYSTEMS)}"
+            f"{path}: holds a {name!r}, which scenewise {VERSION} does not have{suggest(name, SYSTEMS)}"
         )
     arguments = {k: v for k, v in header["arguments"].items() if k != "backbone_weights"}
     arguments["input"] = header["input"]
     try:
         return build(name, header["classes"], **arguments)
     except ScenewiseError as error:
-        raise CheckpointError(f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}") from None
+        raise CheckpointError(
+            f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}"
+        ) from None
 
 
 def fill(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:

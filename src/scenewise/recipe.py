@@ -81,8 +81,12 @@ class TrainerSettings(_Settings):
     accumulate: int = Field(1, ge=1)  # batches an optimizer step
     precision: Literal["32", "bf16", "16"] = "32"  # mixed precision for the latter two
     clip_norm: float | None = Field(None, gt=0)  # gradients are scaled down to this norm
-    ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average; it is what is validated and kept
-    freeze: tuple[str, ...] = ()  # parameters whose name begins so are not trained; their batch-norm keeps its statistics
+    ema: float | None = Field(
+        None, gt=0, lt=1
+    )  # decay of the weights' moving average; it is what is validated and kept
+    freeze: tuple[
+        str, ...
+    ] = ()  # parameters whose name begins so are not trained; their batch-norm keeps its statistics
     freeze_norm: Literal["none", "statistics", "all"] = "none"  # batch-norm: keep statistics; and scale and shift too
     seed: int = Field(0, ge=0)
     deterministic: bool = True  # refuse operations whose result depends on chance
@@ -139,7 +143,9 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         _set(values, path, value, place)
     model = values.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("system"), str):
-        raise UsageError(f"{place}: model.system is missing; expected the name of a system, as `scenewise models` lists them")
+        raise UsageError(
+            f"{place}: model.system is missing; expected the name of a system, as `scenewise models` lists them"
+        )
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

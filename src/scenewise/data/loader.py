@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
-from scenewise.types import Batch, Sample, Target
+from scenewise.types import Batch, Target
 
 Transform = Callable[..., Any]
 
@@ -120,6 +121,13 @@ class Collate:
         return Batch.of([to_float(image) for image, _ in samples], [t for _, t in samples], self.size_divisor)
 
 
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C and termination reach the whole process group; the parent finishes its step and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
 def training_batches(
     data: DataSet,
     order: Epochs,
@@ -139,4 +147,5 @@ def training_batches(
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_parent,
     )

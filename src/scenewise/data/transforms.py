@@ -1,7 +1,7 @@
 """Transforms by name, as recipes write them, and the resizing that a model's InputSpec asks for.
 
-A transform is any callable ``(image, target) -> (image, target)``: those of ``torchvision.transforms.v2`` by their class
-name, scenewise's own, or ``module:Class`` for the user's. In a recipe::
+A transform is any callable ``(image, target) -> (image, target)``: those of ``torchvision.transforms.v2`` by their
+class name, scenewise's own, or ``module:Class`` for the user's. In a recipe::
 
     transforms:
       - ScaleJitter: {target_size: [360, 480], scale_range: [0.6, 1.8]}
@@ -25,7 +25,9 @@ from scenewise.types import InputSpec, NormalMap, Sample, SemanticMask, Target
 
 Transform = Callable[..., Any]
 
-OWN: dict[str, str] = {}  # scenewise's own transforms: name -> module:class below scenewise.data
+OWN: dict[str, str] = {  # scenewise's own transforms: name -> module:class below scenewise.data
+    "ElasticDeformation": "elastic:ElasticDeformation",
+}
 
 FILL_TYPES = {
     "Image": tv_tensors.Image,
@@ -54,7 +56,7 @@ def _build(position: int, entry: str | Mapping[str, Any] | Transform) -> Transfo
     if callable(entry):
         return entry
     if isinstance(entry, str):
-        name, arguments = entry, {}
+        name, arguments = entry, None
     elif len(entry) == 1:
         ((name, arguments),) = entry.items()
     else:
@@ -96,7 +98,7 @@ def _argument(name: str, value: Any, place: str) -> Any:
 
 
 class ResizeToInput:
-    """Resizes a sample as ``spec`` says: images bilinear with antialiasing, maps nearest, boxes and keypoints exactly."""
+    """Resizes a sample as ``spec`` says: images bilinear with antialiasing, maps nearest, boxes and keypoints too."""
 
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec

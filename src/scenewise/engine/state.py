@@ -1,4 +1,4 @@
-"""The training state: all that is needed to go on as if nothing had happened, in one safetensors file, without pickle."""
+"""The training state: all that is needed to go on as if nothing had happened. One safetensors file, no pickle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from scenewise.errors import CheckpointError
 
 
 def save_state(
-    path: Path, model: nn.Module, average: dict[str, Tensor] | None, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path,
+    model: nn.Module,
+    average: dict[str, Tensor] | None,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
 ) -> None:
     """Write weights, their average, the optimizer's state and ``progress`` (JSON values) to ``path``, atomically."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
@@ -47,7 +51,9 @@ def load_state(
     try:
         model.load_state_dict(parts["model"])
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: a training state of another model ({str(error).splitlines()[1].strip()})") from None
+        raise CheckpointError(
+            f"{path}: a training state of another model ({str(error).splitlines()[1].strip()})"
+        ) from None
     state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(metadata["optimizer"]).items()}
     for key, value in parts["optimizer"].items():
         index, _, name = key.partition("/")

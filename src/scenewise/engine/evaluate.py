@@ -1,0 +1,170 @@
+"""Evaluation: a model's predictions on a data set, measured with the field's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scenewise.data import DataSet, open_data
+from scenewise.data.loader import Collate, plain
+from scenewise.data.transforms import ResizeToInput
+from scenewise.engine.fusion import Predictor as Predict
+from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
+from scenewise.errors import UsageError
+from scenewise.metrics import Metric
+from scenewise.model import Model
+from scenewise.types import Batch, InputSpec, Target
+
+Tick = Callable[[int], None]  # told the number of images done
+
+
+def evaluate(
+    model: Model,
+    data: str | DataSet,
+    split: str = "test",
+    *,
+    precision: Precision = "32",
+    procedures: Sequence[Procedure] = (),
+    device: torch.device | str | None = None,
+    workers: int = 0,
+    tick: Tick | None = None,
+) -> dict[str, Any]:
+    """The field's metrics of ``model`` on a data set.
+
+    Args:
+        model: its classes must be those of the data set, in the same order.
+        data: a ``format:path`` string, or an open data set.
+        split: which part of it, where ``data`` is a string.
+        precision, procedures, device: see :class:`~scenewise.engine.predict.Predictor`.
+        workers: processes that load samples.
+        tick: called with the number of images done since its last call.
+
+    Returns:
+        The scores by name, ready for JSON; undefined ones are None. For semantic segmentation ``mean_iou``,
+        ``pixel_accuracy``, ``mean_accuracy``, ``frequency_weighted_iou`` and ``per_class``.
+
+    Raises:
+        UsageError: the classes disagree, or the data set has no truth for what the model fills.
+        DataError: a record of the data set is bad.
+    """
+    opened = open_data(data, split) if isinstance(data, str) else data
+    metrics = metrics_for(model.fills, opened)
+    check_classes(model, opened)
+    predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
+    run_evaluation(
+        predictor.run,
+        predictor.input,
+        Subset(opened),
+        metrics,
+        device=predictor.device,
+        batch_size=8 if predictor.device.type == "cuda" else 1,
+        workers=workers,
+        tick=tick,
+    )
+    return scores_of(metrics)
+
+
+def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:
+    """The field's metrics for what a model fills and ``data`` knows.
+
+    Raises:
+        UsageError: the data set lacks the truth to measure the model by.
+    """
+    from scenewise.metrics.segmentation import SegmentationMetrics
+
+    metrics: list[Metric] = []
+    if "semantic_logits" in fills and "semantic" in data.fields:
+        metrics.append(SegmentationMetrics(data.classes))
+    if not metrics:
+        raise UsageError(
+            f"{data.source} has {', '.join(sorted(data.fields))}; "
+            f"nothing there measures a model that fills {', '.join(sorted(fills))}"
+        )
+    return metrics
+
+
+def main_metric(fills: frozenset[str]) -> str:
+    """The score by which a model that fills ``fills`` is usually chosen."""
+    return "mean_iou" if "semantic_logits" in fills else "loss"
+
+
+def check_classes(model: Model, data: DataSet, source: str = "the model") -> None:
+    """Raise a :class:`UsageError` unless the model's classes are the data set's, in the same order."""
+    if model.classes == data.classes:
+        return
+    if len(model.classes) != len(data.classes):
+        what = f"{source} has {len(model.classes)} classes, {data.source} has {len(data.classes)}"
+    else:
+        i = next(i for i, (a, b) in enumerate(zip(model.classes, data.classes, strict=True)) if a != b)
+        what = f"class {i} is {model.classes[i]!r} in {source} and {data.classes[i]!r} in {data.source}"
+    raise UsageError(f"the classes disagree: {what}; a model is measured on a data set with its own classes")
+
+
+class Subset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
+    """Every ``world``-th sample from ``rank`` on, untransformed; what one process evaluates."""
+
+    def __init__(self, data: DataSet, rank: int = 0, world: int = 1) -> None:
+        self.data, self.indices = data, range(rank, len(data), world)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Target]:
+        return self.data[self.indices[position]]
+
+
+def run_evaluation(
+    predict: Predict,
+    spec: InputSpec,
+    samples: Subset,
+    metrics: Sequence[Metric],
+    *,
+    losses: Callable[[Batch], dict[str, Tensor]] | None = None,
+    device: Any = "cpu",
+    batch_size: int = 1,
+    workers: int = 0,
+    tick: Tick | None = None,
+) -> dict[str, float]:
+    """Update ``metrics`` with the predictions for ``samples``; give the summed losses, where ``losses`` is given.
+
+    Images of one size are batched together, up to ``batch_size``, so that no padding is ever fed.
+    """
+    sums: dict[str, float] = {}
+    fit = ResizeToInput(spec)
+    collate = Collate(spec.size_divisor)
+    with torch.inference_mode():
+        for group in _same_size(samples, batch_size, workers):
+            found = predict_images(predict, spec, [image.as_subclass(Tensor) for image, _ in group], device)
+            for prediction, (image, target) in zip(found, group, strict=True):
+                truth = plain(image, target)[1]
+                for metric in metrics:
+                    metric.update(prediction, truth)
+            if losses is not None:
+                batch = collate([plain(*fit(image, target)) for image, target in group]).to(device)
+                for name, value in losses(batch).items():
+                    sums[name] = sums.get(name, 0.0) + float(value) * len(group)
+            if tick is not None:
+                tick(len(group))
+    return sums
+
+
+def _same_size(samples: Subset, batch_size: int, workers: int) -> Iterator[list[tuple[Tensor, Target]]]:
+    loader: Any = torch.utils.data.DataLoader(
+        samples, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+    )
+    group: list[tuple[Tensor, Target]] = []
+    for sample in loader:
+        if group and (len(group) == batch_size or sample[0].shape != group[0][0].shape):
+            yield group
+            group = []
+        group.append(sample)
+    if group:
+        yield group
+
+
+def scores_of(metrics: Sequence[Metric]) -> dict[str, Any]:
+    """All scores of ``metrics`` as one dictionary."""
+    return {name: value for metric in metrics for name, value in metric.compute().items()}

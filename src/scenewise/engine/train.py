@@ -1,0 +1,681 @@
+"""Training: one loop for every system, to be read from top to bottom.
+
+The result is a function of the recipe alone. The order of the images and all augmentation follow from (seed, epoch,
+index), the random numbers within a step (dropout) from (seed, step), the learning rate from the step. The training
+state therefore needs no random states, and a run that was killed goes on from its last saved step as if nothing had
+happened.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.catalog import build, options
+from scenewise.checkpoint import save_checkpoint
+from scenewise.data import DataSet, open_data
+from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
+from scenewise.data.transforms import ResizeToInput, build_transforms
+from scenewise.engine.allocator import keep_memory
+from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of
+from scenewise.engine.progress import Progress
+from scenewise.engine.state import load_state, save_state
+from scenewise.errors import TrainingError, UsageError
+from scenewise.files import write_text
+from scenewise.model import Model
+from scenewise.recipe import Recipe, load_recipe
+
+SAVE_SECONDS = 120.0  # between saved training states, where the recipe says nothing
+MAX_SKIPPED = 20  # steps in a row whose gradients may overflow before training stops
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training run is, and what it reached."""
+
+    folder: Path
+    monitor: str | None  # the score that chose the best epoch; None without validation
+    best: float | None
+    scores: dict[str, Any]  # all scores of the best epoch
+    epochs: int  # how many were trained
+    finished: bool  # False: stopped by the user; train(resume=folder) goes on
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last epoch."""
+        return self.folder / "last.safetensors"
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: str | Path | None = None,
+    transform: Transform | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train as ``recipe`` says.
+
+    Args:
+        recipe: a YAML file, a mapping, or a :class:`Recipe`; None with ``resume``.
+        overrides: values by dotted path, such as ``{"trainer.epochs": 30}``.
+        resume: the folder of a run that was stopped; its own recipe is used.
+        transform: a callable ``(image, target) -> (image, target)`` in place of the recipe's transforms.
+        quiet: show nothing.
+
+    Returns:
+        Where the run is and what it reached.
+
+    Raises:
+        UsageError, DataError: something does not fit; nothing was written.
+        TrainingError: training can't go on, as after a loss that is not finite; the last good state is kept.
+    """
+    if resume is not None:
+        folder = Path(resume)
+        if not (folder / "recipe.yaml").is_file():
+            raise UsageError(f"{folder}: not the folder of a run (it has no recipe.yaml)")
+        loaded = _resumed_recipe(folder, recipe, overrides)
+    else:
+        if recipe is None:
+            raise UsageError("train needs a recipe, or the folder of a run to resume")
+        if isinstance(recipe, Recipe):
+            recipe = recipe.model_dump(mode="json")
+        loaded = load_recipe(recipe, overrides)
+        folder = _new_folder(loaded)
+    settings = loaded.trainer
+    if settings.batch_size % settings.devices:
+        raise UsageError(
+            f"trainer.batch_size is {settings.batch_size}; expected a multiple of trainer.devices ({settings.devices})"
+        )
+    if settings.devices == 1:
+        return _train_process(_fabric(loaded), loaded, folder, resume is not None, transform, quiet)
+    fabric = _fabric(loaded)
+    return fabric.launch(_train_process, loaded, folder, resume is not None, transform, quiet)  # type: ignore[no-any-return]
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    name = recipe.trainer.name or f"{recipe.system}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(recipe.trainer.folder) / name
+    if (folder / "recipe.yaml").exists():
+        raise UsageError(f"{folder}: holds a run already; resume it, or give another trainer.name")
+    return folder
+
+
+def _resumed_recipe(folder: Path, recipe: Any, overrides: Mapping[str, Any] | None) -> Recipe:
+    """The run's own recipe; what is given besides may differ from it only in what does not change the result."""
+    own = load_recipe(folder / "recipe.yaml")
+    free = {"data.workers", "trainer.save_every", "trainer.folder", "trainer.name"}
+    given = own
+    if recipe is not None:
+        given = load_recipe(recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe, overrides)
+    elif overrides:
+        given = load_recipe(own.model_dump(mode="json"), overrides)
+    before, after = _flat(own.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
+    for path in sorted(before.keys() | after.keys()):
+        if path not in free and before.get(path) != after.get(path):
+            raise UsageError(
+                f"{folder}: was trained with {path}={before.get(path)!r}; resume can't change it to {after.get(path)!r}"
+            )
+    return given
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        flat.update(_flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value})
+    return flat
+
+
+def _fabric(recipe: Recipe) -> Any:
+    import logging
+
+    from lightning_fabric import Fabric
+
+    settings = recipe.trainer
+    accelerator = settings.accelerator
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if settings.precision == "16" and on_cpu:
+        raise UsageError("trainer.precision is 16, which needs a GPU; on the CPU give bf16 or 32")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return Fabric(
+        accelerator="cpu" if on_cpu and accelerator == "auto" else accelerator,
+        devices=settings.devices,
+        strategy="ddp_spawn" if settings.devices > 1 else "auto",
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision],  # type: ignore[arg-type]
+    )
+
+
+def _train_process(
+    fabric: Any, recipe: Recipe, folder: Path, resume: bool, transform: Transform | None, quiet: bool
+) -> Run:
+    """What each process runs."""
+    if fabric.world_size > 1 and fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // fabric.world_size))
+    if fabric.device.type == "cpu":
+        keep_memory()
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(recipe.trainer.deterministic)
+    try:
+        training = _Training(fabric, recipe, folder, transform, quiet or fabric.global_rank > 0)
+        if resume:
+            training.resume()
+        return training.run()
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+class _Training:
+    """One process of a training run."""
+
+    def __init__(self, fabric: Any, recipe: Recipe, folder: Path, transform: Transform | None, quiet: bool) -> None:
+        self.fabric, self.recipe, self.settings, self.folder = fabric, recipe, recipe.trainer, folder
+        self.first = fabric.global_rank == 0
+        self.data = open_data(recipe.data.train, recipe.data.train_split)
+        self.validation = _validation_data(recipe)
+        self.model = _build_model(recipe, self.data, self.validation)
+        augment = transform if transform is not None else build_transforms(recipe.transforms)
+        self.transform = _InputThen(ResizeToInput(self.model.input), augment)
+        self.batches = len(self.data) // self.settings.batch_size  # an epoch
+        self.steps_per_epoch = self.batches // self.settings.accumulate
+        if self.steps_per_epoch == 0:
+            raise UsageError(
+                f"{self.data.source}: split {self.data.split!r} has {len(self.data)} images, fewer than one step takes "
+                f"(trainer.batch_size {self.settings.batch_size} x trainer.accumulate {self.settings.accumulate})"
+            )
+        self.total = self.steps_per_epoch * self.settings.epochs
+        _freeze(self.model, self.settings.freeze, self.settings.freeze_norm)
+        optimizer = _optimizer(self.model, recipe)
+        self.average = Average(self.model, self.settings.ema) if self.settings.ema is not None else None
+        self.model.to(memory_format=torch.channels_last)
+        self.wrapped, self.optimizer = fabric.setup(self.model, optimizer)
+        self.wrapped.mark_forward_method("losses")
+        if self.average is not None:
+            self.average.module.to(fabric.device)
+
+        self.step = 0  # optimizer steps done
+        self.skipped = 0  # steps in a row whose gradients overflowed
+        self.sums: dict[str, float] = {}  # of the loss terms in the epoch so far
+        self.best: float | None = None
+        self.best_scores: dict[str, Any] = {}
+        self.waited = 0  # validations since the best one
+        self.monitor = None
+        if self.validation is not None:
+            self.monitor = self.settings.monitor or main_metric(self.model.fills)
+        self.mode = self.settings.mode or ("min" if self.monitor and "loss" in self.monitor else "max")
+        self.log = Log(folder) if self.first else None
+        self.progress = Progress(self.total, quiet)
+        self.saved = time.monotonic()
+
+    # ---- the loop
+
+    def run(self) -> Run:
+        """Train to the end, or until the user stops it."""
+        if self.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        finished = True
+        with _Stop() as stop, self.progress:
+            while self.step < self.total:
+                epoch = self.step // self.steps_per_epoch
+                self._train_epoch(epoch, stop)
+                if self.step < (epoch + 1) * self.steps_per_epoch:  # stopped
+                    finished = False
+                    break
+                if self._finish_epoch(epoch):
+                    break
+        if not finished:
+            self._save()
+        if self.log is not None:
+            self.log.close()
+        epochs = self.step // self.steps_per_epoch
+        return Run(self.folder, self.monitor, self.best, self.best_scores, epochs, finished)
+
+    def _train_epoch(self, epoch: int, stop: _Stop) -> None:
+        """The rest of ``epoch``, from the current step on."""
+        self.wrapped.train()
+        _hold_frozen(self.model)
+        done = self.step - epoch * self.steps_per_epoch
+        settings = self.settings
+        order = Epochs(
+            len(self.data),
+            settings.batch_size,
+            seed=settings.seed,
+            epoch=epoch,
+            start=done * settings.accumulate,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        loader = training_batches(
+            self.data,
+            order,
+            transform=self.transform,
+            seed=settings.seed,
+            needs=self.model.needs,
+            size_divisor=self.model.input.size_divisor,
+            workers=self.recipe.data.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        batches = iter(loader)
+        while self.step < (epoch + 1) * self.steps_per_epoch:
+            terms, stopping = self._train_step(batches, stop)
+            for name, value in terms.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            if self.log is not None:
+                self.log.step(self.step, epoch, self.optimizer.param_groups[0]["lr"], terms)
+            self.progress.step(self.step, epoch, settings.epochs, terms)
+            if stopping:
+                return
+            self._save_if_due()
+
+    def _train_step(self, batches: Iterator[Any], stop: _Stop) -> tuple[dict[str, float], bool]:
+        """One optimizer step; the mean of each loss term over its batches and processes, and whether to stop."""
+        settings = self.settings
+        factor = self.recipe.schedule.factor(self.step, self.total, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        sums: dict[str, Tensor] = {}
+        for part in range(settings.accumulate):
+            batch = next(batches).to(self.fabric.device)
+            torch.manual_seed(mix_seed(settings.seed, self.step, part, self.fabric.global_rank))
+            with self.fabric.no_backward_sync(self.wrapped, enabled=part < settings.accumulate - 1):
+                terms = self.wrapped.losses(batch)
+                self._check_finite(terms, batch)
+                self.fabric.backward(torch.stack(list(terms.values())).sum() / settings.accumulate)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu() / settings.accumulate
+        self._apply_gradients()
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+        values = torch.tensor([*(float(v) for v in sums.values()), float(stop.asked)], dtype=torch.float64)
+        if self.fabric.world_size > 1:
+            values = self.fabric.all_reduce(values, reduce_op="mean")
+        return dict(zip(sums, values.tolist(), strict=False)), bool(values[-1] > 0)
+
+    def _check_finite(self, terms: dict[str, Tensor], batch: Any) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value.item()):
+                ids = ", ".join(str(t.get("image_id", "?")) for t in batch.targets)
+                kept = (
+                    "; the training state of an earlier step is kept"
+                    if (self.folder / "state.safetensors").exists()
+                    else ""
+                )
+                raise TrainingError(
+                    f"step {self.step}: the loss term {name!r} is {value.item()} for the images {ids}{kept}. "
+                    "Lower optimizer.lr, give trainer.clip_norm, or check these images' labels"
+                )
+
+    def _apply_gradients(self) -> None:
+        """Clip, and step unless a gradient overflowed; zero the gradients."""
+        scaled = self.settings.precision == "16"  # the gradient scaler finds overflows itself
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        if not scaled:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
+            if not torch.isfinite(norm):
+                self.skipped += 1
+                self.progress.note(f"step {self.step}: gradients overflowed; the step was skipped")
+                if self.skipped >= MAX_SKIPPED:
+                    raise TrainingError(
+                        f"step {self.step}: the gradients of {self.skipped} steps in a row overflowed; "
+                        "lower optimizer.lr, give trainer.clip_norm, or train with trainer.precision 32"
+                    )
+                self.optimizer.zero_grad()
+                return
+            self.skipped = 0
+            if self.settings.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+        elif self.settings.clip_norm is not None:
+            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    # ---- the end of an epoch
+
+    def _finish_epoch(self, epoch: int) -> bool:
+        """Validate, log, keep the checkpoints; whether to stop early."""
+        scores: dict[str, Any] = {f"train/{k}": v / self.steps_per_epoch for k, v in self.sums.items()}
+        scores["train/loss"] = sum(scores.values())
+        self.sums = {}
+        last = epoch + 1 == self.settings.epochs
+        better = self.validation is None
+        if self.validation is not None and (last or (epoch + 1) % self.settings.validate_every == 0):
+            measured = self._validate()
+            scores |= measured
+            better = self._judge(measured)
+        if self.first:
+            self._keep(scores, better, epoch)
+        self.progress.epoch(epoch, self.settings.epochs, scores, self.monitor, better)
+        self._save()
+        return self.settings.patience is not None and self.waited >= self.settings.patience
+
+    def _validate(self) -> dict[str, Any]:
+        assert self.validation is not None
+        model = self.average.module if self.average is not None else self.model
+        model.eval()
+        metrics = metrics_for(model.fills, self.validation)
+        samples = Subset(self.validation, self.fabric.global_rank, self.fabric.world_size)
+        losses = model.losses if self.settings.validation_loss else None
+        with self.fabric.autocast():
+            sums = run_evaluation(
+                model.predict,
+                model.input,
+                samples,
+                metrics,
+                losses=losses,
+                device=self.fabric.device,
+                batch_size=8 if self.fabric.device.type == "cuda" else 1,
+                workers=self.recipe.data.workers,
+                tick=self.progress.tick(len(samples)),
+            )
+        if self.fabric.world_size > 1:
+            gathered: list[Any] = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(gathered, (metrics, sums))
+            metrics, sums = gathered[0]
+            for other, other_sums in gathered[1:]:
+                for mine, theirs in zip(metrics, other, strict=True):
+                    mine.merge(theirs)
+                sums = {k: sums.get(k, 0.0) + v for k, v in other_sums.items()}
+        means = {f"val/{k}": v / len(self.validation) for k, v in sums.items()}
+        if means:
+            means["val/loss"] = sum(means.values())
+        return {**scores_of(metrics), **means}
+
+    def _judge(self, scores: dict[str, Any]) -> bool:
+        """Whether this validation is the best so far."""
+        assert self.monitor is not None
+        name = "val/loss" if self.monitor == "loss" else self.monitor
+        value = scores.get(name)
+        if not isinstance(value, int | float):
+            numbers = [k for k, v in scores.items() if isinstance(v, int | float)]
+            raise UsageError(f"trainer.monitor is {self.monitor!r}; expected one of {', '.join(numbers)}")
+        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if better:
+            self.best, self.best_scores, self.waited = float(value), scores, 0
+        else:
+            self.waited += 1
+        return better
+
+    def _keep(self, scores: dict[str, Any], better: bool, epoch: int) -> None:
+        """Write last.safetensors, and best.safetensors where this epoch is the best."""
+        state = self.average.module.state_dict() if self.average is not None else None
+        info: dict[str, Any] = {"data": {"train": self.data.source, "split": self.data.split}, "epoch": epoch + 1}
+        if self.data.colors is not None:
+            info["colors"] = [list(c) for c in self.data.colors]
+        measured = {k: v for k, v in scores.items() if not k.startswith("train/")}
+        if self.validation is not None and measured:
+            info["metrics"] = {"data": self.validation.source, "split": self.validation.split, **measured}
+        for name, wanted in (("last", True), ("best", better)):
+            if wanted:
+                save_checkpoint(
+                    self.model, self.folder / f"{name}.safetensors", half=self.settings.half, state=state, **info
+                )
+        if self.log is not None:
+            self.log.epoch(self.step, epoch, scores)
+
+    # ---- the training state
+
+    def _save_if_due(self) -> None:
+        every = self.settings.save_every
+        due = self.step % every == 0 if every else time.monotonic() - self.saved > SAVE_SECONDS
+        if due and self.step % self.steps_per_epoch:  # at an epoch's end it is saved after the validation
+            self._save()
+
+    def _save(self) -> None:
+        if self.first:
+            progress = {
+                "step": self.step,
+                "sums": self.sums,
+                "best": self.best,
+                "best_scores": self.best_scores,
+                "waited": self.waited,
+                "scaler": self._scaler_state(),
+            }
+            average = self.average.module.state_dict() if self.average is not None else None
+            save_state(self.folder / "state.safetensors", self.model, average, self.optimizer, progress)
+        self.saved = time.monotonic()
+
+    def _scaler_state(self) -> dict[str, Any] | None:
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        return None if scaler is None else scaler.state_dict()
+
+    def resume(self) -> None:
+        """Go on from the folder's training state."""
+        path = self.folder / "state.safetensors"
+        if path.is_file():
+            average, progress = load_state(path, self.model, self.optimizer)
+            if self.average is not None and average is not None:
+                self.average.module.load_state_dict(average)
+            self.step, self.sums, self.waited = progress["step"], progress["sums"], progress["waited"]
+            self.best, self.best_scores = progress["best"], progress["best_scores"]
+            if progress["scaler"] is not None:
+                self.fabric.strategy.precision.scaler.load_state_dict(progress["scaler"])
+        if self.log is not None:
+            self.log.rewind(self.step)
+        self.progress.note(f"goes on from step {self.step} of {self.total}")
+
+
+class Average:
+    """The exponential moving average of a model's weights and buffers.
+
+    The decay at step t (from 1) is min(decay, (1 + t) / (10 + t)), so that early averages follow quickly.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.module, self.decay = copy.deepcopy(model).eval().requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, model: Model, step: int) -> None:
+        """Move the average towards ``model``'s present weights."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs.to(mine.dtype), 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+
+class _InputThen:
+    """First the model's own resizing, then the augmentation."""
+
+    def __init__(self, fit: ResizeToInput, augment: Transform | None) -> None:
+        self.fit, self.augment = fit, augment
+
+    def __call__(self, image: Any, target: Any) -> Any:
+        image, target = self.fit(image, target)
+        return (image, target) if self.augment is None else self.augment(image, target)
+
+
+class _Stop:
+    """Inside, Ctrl-C and a termination signal ask to stop after the step; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Log:
+    """The run's numbers: steps.csv, epochs.csv, and TensorBoard's event files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.board: Any = None
+        self.purge: int | None = None
+
+    def step(self, step: int, epoch: int, lr: float, terms: Mapping[str, float]) -> None:
+        """A row of steps.csv."""
+        row = {"step": step, "epoch": epoch + 1, "lr": lr, "loss": sum(terms.values()), **terms}
+        self._append("steps.csv", row)
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                self._tensorboard().add_scalar(f"step/{name}", value, step)
+
+    def epoch(self, step: int, epoch: int, scores: Mapping[str, Any]) -> None:
+        """A row of epochs.csv."""
+        numbers = {k: v for k, v in _flat(scores).items() if isinstance(v, int | float)}
+        self._append("epochs.csv", {"step": step, "epoch": epoch + 1, **numbers})
+        for name, value in numbers.items():
+            self._tensorboard().add_scalar(name, value, step)
+        self._tensorboard().flush()
+
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after ``step``."""
+        self.purge = step + 1
+        for name in ("steps.csv", "epochs.csv"):
+            path = self.folder / name
+            if path.is_file():
+                head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                width = head.count(",")
+                kept = [r for r in rows if r.endswith("\n") and r.count(",") == width and int(r.split(",")[0]) <= step]
+                write_text(path, head + "".join(kept))
+
+    def close(self) -> None:
+        """Write out what is left."""
+        if self.board is not None:
+            self.board.close()
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        path = self.folder / name
+        new = not path.is_file()
+        if not new:
+            with path.open(encoding="utf-8", newline="") as file:
+                names = next(csv.reader(file))
+            row = {k: row.get(k) for k in names}
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _tensorboard(self) -> Any:
+        if self.board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder), purge_step=self.purge)  # type: ignore[no-untyped-call]
+        return self.board
+
+
+# ---- what a run is made of
+
+
+def _validation_data(recipe: Recipe) -> DataSet | None:
+    data = recipe.data
+    return None if data.val_split is None else open_data(data.val or data.train, data.val_split)
+
+
+def _build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Model:
+    if validation is not None and validation.classes != data.classes:
+        raise UsageError(f"the classes of {data.source} and {validation.source} differ")
+    arguments = recipe.arguments
+    if recipe.data.class_weights is not None:
+        if "class_weights" not in options(recipe.system):
+            raise UsageError(f"data.class_weights is given, but {recipe.system} takes no class_weights")
+        from scenewise.losses.class_weights import count_classes
+
+        arguments["class_weights"] = count_classes(data).weights(recipe.data.class_weights)
+    torch.manual_seed(mix_seed(recipe.trainer.seed))
+    model = build(recipe.system, data.classes, **arguments)
+    lacking = model.needs - data.fields
+    if lacking:
+        raise UsageError(
+            f"{recipe.system} needs {', '.join(sorted(lacking))}, which {data.source} does not have "
+            f"(it has {', '.join(sorted(data.fields))})"
+        )
+    return model
+
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+
+
+def _freeze(model: Model, prefixes: tuple[str, ...], norm: str) -> None:
+    """Mark what is not trained: parameters without gradients, batch-norms in ``frozen_norms``."""
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
+            parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+            raise UsageError(
+                f"trainer.freeze has {prefix!r}, and no parameter's name begins so; parts: {', '.join(parts)}"
+            )
+    for name, parameter in model.named_parameters():
+        if name.startswith(prefixes or ("\0",)):
+            parameter.requires_grad_(False)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.frozen = norm != "none" or name.startswith(prefixes or ("\0",))  # type: ignore[assignment]
+            if norm == "all":
+                for parameter in module.parameters():
+                    parameter.requires_grad_(False)
+
+
+def _hold_frozen(model: Model) -> None:
+    """Put the frozen batch-norms into evaluation mode, after ``model.train()``."""
+    for module in model.modules():
+        if getattr(module, "frozen", False):
+            module.eval()
+
+
+def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer, with a parameter group for each pair of learning rate and weight decay."""
+    settings = recipe.optimizer
+    plain = {
+        f"{name}.{key}".lstrip(".")
+        for name, module in model.named_modules()
+        for key, p in module.named_parameters(recurse=False)
+        if isinstance(module, NORMS) or key == "bias"
+    }
+    used: set[str] = set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        prefix = max((g for g in settings.groups if name.startswith(g)), key=len, default=None)
+        lr = settings.lr
+        if prefix is not None:
+            used.add(prefix)
+            lr *= settings.groups[prefix]
+        decay = 0.0 if name in plain and not settings.decay_norm_and_bias else settings.weight_decay
+        groups.setdefault((lr, decay), []).append(parameter)
+    unused = sorted(set(settings.groups) - used)
+    if unused:
+        raise UsageError(f"optimizer.groups has {unused[0]!r}, and no trained parameter's name begins so")
+    if not groups:
+        raise UsageError("trainer.freeze leaves no parameter to train")
+    listed = [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
+    if settings.name == "sgd":
+        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum)
+    if settings.name == "rmsprop":
+        return torch.optim.RMSprop(listed, lr=settings.lr, momentum=settings.momentum)
+    cls = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return cls(listed, lr=settings.lr, betas=settings.betas)
