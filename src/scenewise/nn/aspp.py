@@ -7,17 +7,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from scenewise.errors import UsageError
 from scenewise.nn.layers import conv_bn_relu
 
 
 class ImagePooling(nn.Sequential):
-    """The mean over the whole map, through a 1x1 convolution, spread over the map again."""
+    """The mean over the whole map, through a 1x1 convolution, spread over the map again.
+
+    Its batch-norm sees one value an image. With one image alone there is no variance to learn from, so training on
+    batches of one image is refused, as in torchvision; evaluation, and batch-norm set to evaluation, take any number.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(inputs, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,inputs,H,W] -> [N,outputs,H,W], the same value everywhere."""
+        if isinstance(self[2], nn.BatchNorm2d) and self[2].training and len(x) == 1:
+            raise UsageError(
+                "the ASPP's image pooling can't be trained on a batch of one image: its batch-norm needs two or more. "
+                "Raise the batch size, freeze batch-norm, or turn image_pooling off where the system has that option"
+            )
         return super().forward(x).expand(-1, -1, *x.shape[-2:])
 
 
@@ -49,4 +59,4 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,inputs,H,W] -> [N,outputs,H,W]."""
-        return self.project(torch.cat([conv(x) for conv in self.convs], 1))  # type: ignore[no-any-return]
+        return self.project(torch.cat([conv(x) for conv in self.convs], 1))

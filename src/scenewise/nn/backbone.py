@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.errors import CheckpointError, MissingExtraError, UsageError, suggest
 from scenewise.types import InputSpec
+
+DilationStyle = Literal["hold_first", "uniform"]
 
 
 class Backbone(nn.Module):
@@ -20,8 +22,10 @@ class Backbone(nn.Module):
         name: a timm model name, such as ``resnet50`` or ``efficientnet_lite0``.
         weights: ``"imagenet"`` for timm's published weights, a local file, or None for random ones. For
             ``efficientnet_lite0`` the weights come from the package that ``scenewise[offline]`` installs.
-        output_stride: 8, 16 or 32; the stages that would go beyond it are dilated instead. In ResNets the first block
-            of a dilated stage keeps the previous dilation, as in torchvision and timm.
+        output_stride: 8, 16 or 32; the stages that would go beyond it are dilated instead.
+        dilation_style: which dilation the first unit of a dilated stage has: that of the stage before
+            (``"hold_first"``, as in torchvision and timm) or that of its own stage (``"uniform"``, for ResNets; as in
+            DeepLab and PSPNet). The weights fit both, the outputs differ.
         levels: which maps to return, as indices into the network's levels (negative from the end), or None for all.
 
     ``channels`` and ``strides`` describe the maps that :meth:`forward` returns, in the same order.
@@ -33,6 +37,7 @@ class Backbone(nn.Module):
         *,
         weights: str | Path | None = None,
         output_stride: int = 32,
+        dilation_style: DilationStyle = "hold_first",
         levels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -42,26 +47,63 @@ class Backbone(nn.Module):
             raise UsageError(f"backbone: timm has no model {name!r}{suggest(name, timm.list_models())}")
         options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
         if levels is not None:
-            count = len(timm.create_model(name, features_only=True).feature_info) if min(levels) < 0 else 0
-            options["out_indices"] = tuple(level % count if level < 0 else level for level in levels)
+            options["out_indices"] = tuple(levels)
         try:
-            network = timm.create_model(name, features_only=True, pretrained=False, **options)
-        except (TypeError, AssertionError, NotImplementedError) as error:
-            raise UsageError(f"backbone {name}: output_stride={output_stride} is not possible ({error})") from None
+            network: Any = timm.create_model(name, features_only=True, pretrained=False, **options)
+        except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
+            raise UsageError(_impossible(name, output_stride, error)) from None
         self.name = name
         self.network: nn.Module = network
         self.channels: list[int] = network.feature_info.channels()
         self.strides: list[int] = network.feature_info.reduction()
+        if dilation_style == "uniform":
+            _make_uniform(self)
         if weights is not None:
             load_backbone_weights(self, weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The maps, [N,channels[i],H/strides[i],W/strides[i]] each, of ``images`` [N,3,H,W]."""
-        return self.network(images)  # type: ignore[no-any-return]
+        return self.network(images)
+
+
+def _impossible(name: str, output_stride: int, error: Exception) -> str:
+    if output_stride != 32:
+        return f"backbone {name}: timm can't give it output_stride={output_stride}; another can, such as resnet50"
+    return f"backbone {name}: timm can't make a feature extractor of it ({type(error).__name__}: {error})"
+
+
+def resnet_stages(backbone: Backbone, option: str) -> list[nn.Sequential]:
+    """The four stages of a ResNet, each a sequence of units.
+
+    Raises:
+        UsageError: the network is something else; names the ``option`` that needs a ResNet.
+    """
+    found = [getattr(backbone.network, f"layer{number}", None) for number in (1, 2, 3, 4)]
+    if not all(isinstance(stage, nn.Sequential) for stage in found):
+        raise UsageError(f"{option} needs a ResNet (stages layer1 to layer4); backbone {backbone.name} is none")
+    return found  # type: ignore[return-value]
+
+
+def dilation(stage: nn.Module) -> int:
+    """The largest dilation within ``stage``."""
+    return max(conv.dilation[0] for conv in stage.modules() if isinstance(conv, nn.Conv2d))
+
+
+def set_dilation(unit: nn.Module, rate: int) -> None:
+    """Give the 3x3 convolutions of a ResNet's ``unit`` the dilation ``rate``; its map keeps its size."""
+    for conv in unit.modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.stride == (1, 1):
+            conv.dilation = conv.padding = (rate, rate)
+
+
+def _make_uniform(backbone: Backbone) -> None:
+    for stage in resnet_stages(backbone, "dilation_style='uniform'"):
+        if dilation(stage) > 1:
+            set_dilation(stage, dilation(stage))
 
 
 def backbone_input(name: str, **options: Any) -> InputSpec:
-    """The :class:`InputSpec` with the mean and standard deviation that ``name``'s ImageNet weights were trained with."""
+    """The :class:`InputSpec` with the mean and standard deviation that ``name``'s ImageNet weights want."""
     if name == "efficientnet_lite0":  # the offline package's weights see -1..1, as their TensorFlow originals do
         return InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), **options)
     import timm
@@ -69,7 +111,8 @@ def backbone_input(name: str, **options: Any) -> InputSpec:
     config = timm.get_pretrained_cfg(name)
     if config is None:
         return InputSpec(**options)
-    return InputSpec(mean=tuple(config.mean), std=tuple(config.std), **options)
+    (r, g, b), (sr, sg, sb) = config.mean, config.std
+    return InputSpec(mean=(r, g, b), std=(sr, sg, sb), **options)
 
 
 def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
@@ -87,9 +130,10 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
             try:
                 state = timm.create_model(backbone.name, pretrained=True).state_dict()
             except Exception as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 raise CheckpointError(
-                    f"backbone {backbone.name}: its ImageNet weights could not be fetched ({type(error).__name__}: "
-                    f"{str(error).splitlines()[0]}); give a local file as backbone_weights, or None for random weights"
+                    f"backbone {backbone.name}: its ImageNet weights could not be fetched ({reason}); "
+                    "give a local file as backbone_weights, or None for random weights"
                 ) from None
         source = f"ImageNet weights of {backbone.name}"
     else:

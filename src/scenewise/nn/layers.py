@@ -32,6 +32,15 @@ def conv_bn_relu(
     )
 
 
+def fcn_head(inputs: int, classes: int, dropout: float = 0.1) -> nn.Sequential:
+    """3x3 convolution to a quarter of the width, batch-norm, ReLU, dropout, 1x1 classifier.
+
+    Source: torchvision's ``FCNHead``; also the usual auxiliary head.
+    """
+    width = inputs // 4
+    return nn.Sequential(*conv_bn_relu(inputs, width), nn.Dropout(dropout), nn.Conv2d(width, classes, 1))
+
+
 def upsample(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """``x`` [N,C,h,w] at ``size`` (H, W), bilinear, with pixel areas aligned (``align_corners=False``)."""
     if tuple(x.shape[-2:]) == tuple(size):
