@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,25 @@ SYSTEMS: dict[str, System] = {
             "semantic segmentation",
             "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611",
         ),
+        System(
+            "fcn",
+            "segmentation.fcn:FCN",
+            "semantic segmentation",
+            "Long et al., Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, arXiv:1411.4038",
+        ),
+        System(
+            "fcn-resnet",
+            "segmentation.fcn:FCNResNet",
+            "semantic segmentation",
+            "torchvision's FCN: Long et al. (CVPR 2015, arXiv:1411.4038) on a dilated ResNet, without skips",
+        ),
+        System(
+            "unet",
+            "segmentation.unet:UNet",
+            "semantic segmentation",
+            "Ronneberger, Fischer and Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI "
+            "2015, arXiv:1505.04597",
+        ),
     )
 }
 
@@ -74,19 +94,45 @@ class Option:
     name: str
     type: Any
     default: Any  # inspect.Parameter.empty where it must be given
+    about: str  # a sentence
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is inspect.Parameter.empty
 
     def describe(self) -> str:
         """Its type in the words of a signature."""
-        return inspect.formatannotation(self.type).replace("typing.", "").replace("scenewise.types.", "")
+        name = self.type.__name__ if isinstance(self.type, type) and not typing.get_args(self.type) else str(self.type)
+        return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
 
 
 @cache
 def options(name: str) -> dict[str, Option]:
     """The arguments of the system ``name``, in the order of its signature."""
-    constructor = find(name).load().__init__
+    cls = find(name).load()
+    constructor = cls.__init__
+    about = _argument_docs(inspect.getdoc(cls) or "")
     hints = typing.get_type_hints(constructor)
     parameters = [p for p in inspect.signature(constructor).parameters.values() if p.name != "self"]
-    return {p.name: Option(p.name, hints.get(p.name, Any), p.default) for p in parameters}
+    return {p.name: Option(p.name, hints.get(p.name, Any), p.default, about.get(p.name, "")) for p in parameters}
+
+
+def _argument_docs(docstring: str) -> dict[str, str]:
+    """What the section "Args:" of ``docstring`` says of each argument, on one line."""
+    about: dict[str, str] = {}
+    inside, current = False, ""
+    for line in docstring.splitlines():
+        if line.strip() == "Args:":
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            break
+        elif inside and (start := re.match(r"    (\w+): (.*)", line)):
+            current = start[1]
+            about[current] = start[2]
+        elif inside and current and line.strip():
+            about[current] += " " + line.strip()
+    return about
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +162,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise UsageError(f"{name}: {key} is {value!r}; expected {option.describe()} ({reason})") from None
-    missing = [o.name for o in known.values() if o.default is inspect.Parameter.empty and o.name not in checked]
+    missing = [o.name for o in known.values() if o.required and o.name not in checked]
     if missing:
         raise UsageError(f"{name}: {missing[0]} is missing; expected {known[missing[0]].describe()}")
     return checked
@@ -134,10 +180,14 @@ def build(name: str, classes: Sequence[str], **arguments: Any) -> Model:
 
 
 def plain_arguments(model: Model) -> dict[str, Any]:
-    """``model.arguments`` without its classes, as JSON and YAML can hold them; ``build`` takes them back."""
+    """``model.arguments`` without its classes, as JSON and YAML can hold them; ``build`` takes them back.
+
+    None is left out where it is the default; elsewhere it is a value as good as others (``multi_grid: null``).
+    """
+    parameters = inspect.signature(type(model).__init__).parameters
     plain = {}
     for key, value in model.arguments.items():
-        if key == "classes" or value is None:
+        if key == "classes" or (value is None and parameters[key].default is None):
             continue
         if hasattr(value, "to_dict"):
             value = value.to_dict()

@@ -1,0 +1,493 @@
+"""The command ``scenewise``: a thin face over the engine.
+
+Results are tables on standard output, or one JSON object with ``--json``; progress and messages go to standard error.
+The exit status is 0, 1 for a check that failed, 2 for bad usage or input, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scenewise.errors import DataError, ScenewiseError, UsageError
+from scenewise.version import VERSION
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scenewise.model import Model
+    from scenewise.types import Prediction
+
+app = typer.Typer(
+    name="scenewise",
+    help="Sees beyond image classification: finds, labels, cuts out and measures what is in an image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Check and look at data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DEFAULT_MODEL = "street-scenes"
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged or published name, or a checkpoint.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="Published weights as a local file, in place of a download.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+PrecisionOption = Annotated[str, typer.Option(help="32, bf16, or 16 (GPU only).")]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and average.")]
+ScalesOption = Annotated[str | None, typer.Option(help="Average over these sizes of the image, such as 0.75,1,1.25.")]
+TilesOption = Annotated[str | None, typer.Option(help="See the image in overlapping tiles of HxW pixels.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default the GPU if there is one.")]
+
+
+def main() -> None:
+    """Run the command; errors that a user can cause are one message without a traceback."""
+    try:
+        app(standalone_mode=False)
+    except ScenewiseError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("stopped")
+        sys.exit(130)
+    except Exception as error:
+        status = _usage_status(error)
+        if status is None:
+            raise
+        sys.exit(status)
+
+
+def _usage_status(error: Exception) -> int | None:
+    """The exit status for what typer raises on purpose, its message shown; None for any other error."""
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # bad usage
+        error.show()
+        return int(error.exit_code)
+    if type(error).__name__ == "Exit" and hasattr(error, "exit_code"):
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":
+        return 130
+    return None
+
+
+def _complain(message: str) -> None:
+    print(f"scenewise: {message}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        parts = [f"{name} {version(name)}" for name in ("torch", "torchvision", "timm")]
+        print(f"scenewise {VERSION} (Python {sys.version.split()[0]}, {', '.join(parts)})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+# ---- predict
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="What to look at.")],
+    model: ModelOption = DEFAULT_MODEL,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for pictures and JSON files.")] = Path("out"),
+    score: Annotated[float, typer.Option(help="Leave out instances below this score.")] = 0.5,
+    weights_file: WeightsOption = None,
+    precision: PrecisionOption = "32",
+    flip: FlipOption = False,
+    scales: ScalesOption = None,
+    tiles: TilesOption = None,
+    device: DeviceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """See what is in images: a picture and a JSON file for each, and a table of what was found."""
+    import dataclasses
+
+    from scenewise.data.images import as_image
+    from scenewise.engine.predict import Predictor
+    from scenewise.results import write_prediction
+
+    names = dict(_outputs(images))
+    loaded = _load(model, weights_file)
+    predictor = Predictor(
+        loaded, precision=precision, procedures=_procedures(tiles, scales, flip), device=_device(device)
+    )
+    colors = loaded.info.get("colors")
+    found: dict[str, Any] = {}
+    failed = 0
+    with _bar("predict", len(names)) as advance:
+        for path, name in names.items():
+            try:
+                image, source = as_image(path)
+            except DataError as error:  # one bad file does not lose the others
+                _complain(str(error))
+                failed += 1
+            else:
+                prediction = dataclasses.replace(predictor([image])[0], source=source).above(score)
+                options = {"colors": [tuple(c) for c in colors]} if colors else {}
+                picture, record = write_prediction(prediction, image, out, name, **options)
+                found[str(path)] = {"picture": str(picture), "json": str(record), **_summary(prediction)}
+            advance(1)
+    if json:
+        _print_json({"model": model, "images": found})
+    else:
+        _print_table(_found_table(found))
+        print(f"{len(found)} of {len(names)} images done; pictures and JSON files are in {out}")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _outputs(patterns: list[str]) -> Iterator[tuple[Path, str]]:
+    """Each image file that ``patterns`` name, and the name for what is written about it."""
+    import glob
+
+    from scenewise.data.images import IMAGE_SUFFIXES
+
+    taken: set[str] = set()
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not files:
+                raise UsageError(f"{path}: no image in this folder; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
+            base = path
+        elif path.exists() or not glob.has_magic(pattern):
+            files, base = [path], path.parent
+        else:
+            files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+            if not files:
+                raise UsageError(f"{pattern}: no file fits this pattern")
+            base = files[0].parent
+        for file in files:
+            inside = file.relative_to(base) if file.is_relative_to(base) else Path(file.name)
+            name = inside.with_suffix("").as_posix()
+            if name in taken:  # a.jpg beside a.png, or the same name in two folders
+                name = inside.as_posix().replace(".", "_")
+            number = 2
+            while name in taken:
+                name, number = f"{inside.with_suffix('').as_posix()}-{number}", number + 1
+            taken.add(name)
+            yield file, name
+
+
+def _summary(prediction: Prediction) -> dict[str, Any]:
+    summary: dict[str, Any] = {"size": list(prediction.size)}
+    if prediction.semantic is not None:
+        summary["shares"] = prediction.shares()
+    if prediction.labels is not None:
+        labels = [prediction.classes[i] for i in prediction.labels.tolist()]
+        summary["instances"] = {name: labels.count(name) for name in dict.fromkeys(labels)}
+    return summary
+
+
+def _found_table(found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("image", "found", title=None)
+    for path, summary in found.items():
+        parts = [f"{name} {share:.1%}" for name, share in summary.get("shares", {}).items()]
+        parts += [f"{count} {name}" for name, count in summary.get("instances", {}).items()]
+        table.add_row(path, ", ".join(parts) or "nothing")
+    return table
+
+
+# ---- train
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="RECIPE", help="A YAML file; not needed with --resume.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Such as trainer.epochs=30.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="The folder of a run that was stopped.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a model as a recipe says. Ctrl-C stops after the step; --resume goes on from there."""
+    from scenewise.engine.train import train as run_training
+    from scenewise.recipe import parse_overrides
+
+    words = list(overrides or [])
+    if recipe is not None and "=" in str(recipe) and not recipe.exists():  # `train --resume RUN key=value`
+        words.insert(0, str(recipe))
+        recipe = None
+    run = run_training(recipe, parse_overrides(words), resume=resume)
+    if json:
+        _print_json(
+            {
+                "folder": str(run.folder),
+                "finished": run.finished,
+                "epochs": run.epochs,
+                "monitor": run.monitor,
+                "best": run.best,
+                "scores": run.scores,
+            }
+        )
+    elif run.finished:
+        best = "" if run.best is None else f"; best {run.monitor} {run.best:.4f}"
+        print(f"trained {run.epochs} epochs{best}; the checkpoints are in {run.folder}")
+    if not run.finished:
+        _complain(f"stopped; go on with: scenewise train --resume {run.folder}")
+        raise typer.Exit(130)
+
+
+# ---- evaluate
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path, or a packaged or published name.")],
+    data: Annotated[str, typer.Option(help="The data set, as format:path.")],
+    split: Annotated[str, typer.Option(help="Which part of it.")] = "test",
+    weights_file: WeightsOption = None,
+    precision: PrecisionOption = "32",
+    flip: FlipOption = False,
+    scales: ScalesOption = None,
+    tiles: TilesOption = None,
+    device: DeviceOption = None,
+    workers: Annotated[int, typer.Option(help="Processes that load samples.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure a model on a data set with the field's metrics."""
+    from scenewise.data import open_data
+    from scenewise.engine.evaluate import check_classes
+    from scenewise.engine.evaluate import evaluate as run_evaluation
+
+    loaded = _load(checkpoint, weights_file)
+    opened = open_data(data, split)
+    check_classes(loaded, opened, checkpoint)
+    with _bar("evaluate", len(opened)) as advance:
+        scores = run_evaluation(
+            loaded,
+            opened,
+            precision=precision,
+            procedures=_procedures(tiles, scales, flip),
+            device=_device(device),
+            workers=workers,
+            tick=advance,
+        )
+    if json:
+        _print_json(scores)
+        return
+    for table in _score_tables(scores):
+        _print_table(table)
+
+
+def _score_tables(scores: dict[str, Any]) -> Iterator[Table]:
+    """A table of the single scores, and one of those by class."""
+    from rich.table import Table
+
+    by_class = scores.get("per_class", {})
+    if by_class:
+        names = list(next(iter(by_class.values())))
+        table = Table("class", *names)
+        for name, row in by_class.items():
+            table.add_row(name, *(_number(row[n]) for n in names))
+        yield table
+    single = Table("score", "value")
+    for name, value in scores.items():
+        if not isinstance(value, dict):
+            single.add_row(name, _number(value))
+    yield single
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+# ---- data
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(metavar="FORMAT:PATH")],
+    split: Annotated[list[str] | None, typer.Option(help="Which part; all by default.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Say what is wrong with a data set, file by file; the exit status is 1 if anything is."""
+    from rich.table import Table
+
+    from scenewise.data.check import check_data
+
+    report = check_data(source, split)
+    if json:
+        _print_json(
+            {
+                "source": source,
+                "ok": report.ok,
+                "splits": report.splits,
+                "class_pixels": report.class_pixels,
+                "problems": [{"file": p.file, "message": p.message, "severity": p.severity} for p in report.problems],
+            }
+        )
+    else:
+        for problem in report.problems:
+            print(problem)
+        table = Table("split", "images")
+        for name, count in report.splits.items():
+            table.add_row(name, f"{count:,}")
+        _print_table(table)
+        errors = sum(p.severity == "error" for p in report.problems)
+        print(f"{errors} errors, {len(report.problems) - errors} suspicions" if report.problems else "nothing is wrong")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@data_app.command("show")
+def data_show(
+    source: Annotated[str, typer.Argument(metavar="FORMAT:PATH")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures.")] = Path("out"),
+    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
+    count: Annotated[int, typer.Option(help="How many samples, spread evenly over the split.", min=1)] = 8,
+) -> None:
+    """Draw samples of a data set with their labels."""
+    from scenewise.data import open_data
+    from scenewise.draw import draw_sample, side_by_side
+    from scenewise.files import atomic_path
+
+    data = open_data(source, split)
+    shown = min(count, len(data))
+    with _bar("draw", shown) as advance:
+        for i in range(shown):
+            index = i * len(data) // shown
+            image, target = data[index]
+            truth = draw_sample(image, target, data.classes, colors=data.colors)
+            picture = side_by_side([("image", image), (f"{split} {data.image_id(index)}", truth)])
+            name = data.image_id(index).replace("/", "-")
+            with atomic_path(out / f"{name}.png") as temporary:
+                picture.save(temporary, format="PNG")
+            advance(1)
+    print(f"{shown} of {len(data)} samples of split {split} drawn in {out}")
+
+
+# ---- models
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A system, to see its options.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the systems with their papers, or one system's options with their defaults."""
+    from rich.table import Table
+
+    from scenewise.catalog import SYSTEMS, find, options
+
+    if name is None:
+        if json:
+            _print_json([{"name": s.name, "task": s.task, "paper": s.paper} for s in SYSTEMS.values()])
+            return
+        table = Table("system", "task", "paper")
+        for system in SYSTEMS.values():
+            table.add_row(system.name, system.task, system.paper)
+        _print_table(table)
+        return
+    system = find(name)
+    described = [
+        {"option": o.name, "takes": o.describe(), "default": None if o.required else o.default, "about": o.about}
+        for o in options(name).values()
+    ]
+    cls = system.load()
+    facts = {"name": name, "task": system.task, "paper": system.paper}
+    facts |= {"needs": sorted(cls.needs), "fills": sorted(cls.fills)}
+    if json:
+        _print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})
+        return
+    for key, value in facts.items():
+        print(f"{key:6} {', '.join(value) if isinstance(value, list) else value}")
+    for row, option in zip(described, options(name).values(), strict=True):
+        default = "" if option.required else f" = {row['default']!r}"
+        print(f"\n{row['option']}: {row['takes']}{default}")
+        print(textwrap.fill(row["about"].replace("``", ""), 100, initial_indent="    ", subsequent_indent="    "))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+# ---- what several commands share
+
+
+def _load(model: str, weights_file: Path | None) -> Model:
+    from scenewise.loading import load
+
+    return load(model, weights_file=weights_file)
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r}: {str(error).splitlines()[0]}") from None
+
+
+def _procedures(tiles: str | None, scales: str | None, flip: bool) -> list[Any]:
+    from scenewise.engine.augmented import Augmented
+    from scenewise.engine.tiles import Tiles
+
+    found: list[Any] = []
+    if tiles is not None:
+        try:
+            height, width = (int(part) for part in tiles.lower().split("x"))
+        except ValueError:
+            raise UsageError(f"--tiles is {tiles!r}; expected HEIGHTxWIDTH in pixels, such as 512x512") from None
+        found.append(Tiles((height, width)))
+    if scales is not None or flip:
+        try:
+            factors = tuple(float(part) for part in (scales or "1").split(","))
+        except ValueError:
+            raise UsageError(f"--scales is {scales!r}; expected numbers with commas, such as 0.75,1,1.25") from None
+        found.append(Augmented(scales=factors, flip=flip))
+    return found
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal; gives the function that moves it on."""
+    from rich.console import Console
+
+    from scenewise.engine.progress import bars
+
+    console = Console(stderr=True)
+    with bars(console, disable=not console.is_terminal, transient=True) as display:
+        task = display.add_task(title, total=total, note="")
+        yield lambda count: display.advance(task, count)
