@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from scenewise.errors import UsageError
 from scenewise.metrics import Metric
-from scenewise.metrics.segmentation import ConfusionMatrix, SegmentationMetrics, class_mean
+from scenewise.metrics.segmentation import ConfusionMatrix, ImageMeans, SegmentationMetrics, class_mean
 from scenewise.types import IGNORE, Prediction
 
 V = IGNORE
@@ -197,3 +197,44 @@ def test_errors():
         metric.confusion.merge(ConfusionMatrix(2))
     with pytest.raises(UsageError, match=r"can't merge the scores of the classes \('a', 'c', 'b'\)"):
         metric.merge(SegmentationMetrics(["a", "c", "b"]))
+
+
+# ---- means over images
+
+
+@pytest.mark.parametrize("score", ["iou", "dice", "accuracy"])
+def test_image_means_equal_loop(score):
+    maps = [random_maps(seed, only=3 if seed % 2 else None) for seed in range(4)]
+    maps.append((torch.zeros(3, 3, dtype=torch.int64), torch.full((3, 3), V)))  # nothing counts
+    metric, other = ImageMeans("abcdef", score=score), ImageMeans("abcdef", score=score)
+    by_image, pairs = [], []
+    for index, (prediction, truth) in enumerate(maps):
+        (other if index % 2 else metric).update(predicted(prediction, "abcdef"), {"semantic": truth})
+        values = []
+        for label in range(6):
+            p, t = (prediction == label) & (truth != V), truth == label
+            hit, union = int((p & t).sum()), int((p | t).sum())
+            above, below = {
+                "iou": (hit, union),
+                "dice": (2 * hit, int(p.sum() + t.sum())),
+                "accuracy": (hit, int(t.sum())),
+            }[score]
+            if below:
+                values.append(above / below)
+        pairs += values
+        if values:
+            by_image.append(sum(values) / len(values))
+    metric.merge(other)
+    assert metric.compute() == {
+        f"mean_{score}_of_images": pytest.approx(sum(by_image) / 4),
+        f"mean_{score}_of_pairs": pytest.approx(sum(pairs) / len(pairs)),
+        "images": 5,
+    }
+
+
+def test_image_means_of_nothing_and_errors():
+    assert ImageMeans("ab").compute() == {"mean_iou_of_images": None, "mean_iou_of_pairs": None, "images": 0}
+    with pytest.raises(UsageError, match="score is 'f1'; expected iou, dice or accuracy"):
+        ImageMeans("ab", score="f1")
+    with pytest.raises(UsageError, match=r"can't merge the dice of \('a', 'b'\) into the iou of \('a', 'b'\)"):
+        ImageMeans("ab").merge(ImageMeans("ab", score="dice"))

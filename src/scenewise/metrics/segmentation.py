@@ -114,6 +114,45 @@ def class_mean(values: Tensor, absent: Absent = "nan_skip") -> float:
     return float(values.nan_to_num(nan=ABSENT_VALUES[absent]).nanmean())
 
 
+def image_confusion(prediction: Prediction, target: Target, num_classes: int) -> ConfusionMatrix:
+    """The counts of one image: ``prediction.semantic`` [H,W] against ``target["semantic"]`` [H,W].
+
+    Raises:
+        UsageError: one of them is missing, or they don't fit each other; names the image.
+    """
+    confusion = ConfusionMatrix(num_classes)
+    called, truth = semantic_maps(prediction, target)
+    try:
+        confusion.update(called, truth)
+    except UsageError as error:
+        raise UsageError(f"image {_name(prediction, target)}: {error}") from None
+    return confusion
+
+
+def semantic_maps(prediction: Prediction, target: Target) -> tuple[Tensor, Tensor]:
+    """The class maps [H,W] of a prediction and of the truth, on one device.
+
+    Raises:
+        UsageError: one of them is missing, or their sizes differ; names the image.
+    """
+    called, truth = prediction.semantic, target.get("semantic")
+    if called is None or truth is None:
+        which = "prediction" if called is None else "target"
+        raise UsageError(
+            f"image {_name(prediction, target)}: the {which} has no semantic map; expected [H,W] class indices"
+        )
+    if called.shape != truth.shape:
+        raise UsageError(
+            f"image {_name(prediction, target)}: prediction is {list(called.shape)}, target {list(truth.shape)}; "
+            "expected one size"
+        )
+    return called, truth.to(called.device)
+
+
+def _name(prediction: Prediction, target: Target) -> str:
+    return target.get("image_id", prediction.source or "without a name")
+
+
 class SegmentationMetrics:
     """The field's scores of semantic segmentation, over a data set.
 
@@ -140,15 +179,7 @@ class SegmentationMetrics:
         Raises:
             UsageError: one of them is missing, or they don't fit each other; names the image.
         """
-        name = target.get("image_id", prediction.source or f"number {self.images}")
-        if prediction.semantic is None:
-            raise UsageError(f"image {name}: the prediction has no semantic map; expected [H,W] class indices")
-        if "semantic" not in target:
-            raise UsageError(f"image {name}: the target has no semantic map; expected [H,W] class indices")
-        try:
-            self.confusion.update(prediction.semantic, target["semantic"].to(prediction.semantic.device))
-        except UsageError as error:
-            raise UsageError(f"image {name}: {error}") from None
+        self.confusion.merge(image_confusion(prediction, target, len(self.classes)))
         self.images += 1
 
     def merge(self, other: SegmentationMetrics) -> None:
@@ -180,6 +211,55 @@ class SegmentationMetrics:
             },
             "images": self.images,
             "pixels": int(h.counts.sum()),
+        }
+
+
+class ImageMeans:
+    """Means over images, to which a small image and the rare class in it contribute as much as any other.
+
+    Args:
+        classes: names, in label order.
+        score: what is computed within each image, for each class in its truth or prediction (for ``"accuracy"``: in
+            its truth).
+
+    Source: Csurka, Larlus and Perronnin, What is a good evaluation measure for semantic segmentation?, BMVC 2013.
+    """
+
+    def __init__(self, classes: Sequence[str], *, score: Literal["iou", "dice", "accuracy"] = "iou") -> None:
+        if score not in ("iou", "dice", "accuracy"):
+            raise UsageError(f"score is {score!r}; expected iou, dice or accuracy")
+        self.classes = tuple(classes)
+        self.score = score
+        self.values: list[list[float]] = []  # of each image, one for each class that it has
+
+    def update(self, prediction: Prediction, target: Target) -> None:
+        """Count one image; see :meth:`SegmentationMetrics.update`."""
+        confusion = image_confusion(prediction, target, len(self.classes))
+        values: Tensor = getattr(confusion, self.score)()
+        self.values.append(values[~values.isnan()].tolist())
+
+    def merge(self, other: ImageMeans) -> None:
+        """Add what another process counted."""
+        if (other.classes, other.score) != (self.classes, self.score):
+            raise UsageError(
+                f"can't merge the {other.score} of {other.classes} into the {self.score} of {self.classes}"
+            )
+        self.values += other.values
+
+    def compute(self) -> dict[str, Any]:
+        """The means, 0..1, None where no pixel was counted.
+
+        Returns:
+            ``mean_SCORE_of_images``: over the classes of each image, then over images; ``mean_SCORE_of_pairs``: over
+            all pairs of an image and a class that it has; the number of ``images``, also those where nothing counted.
+        """
+        # math.fsum is exact, so that neither the order of the images nor the number of processes changes the result.
+        means = [math.fsum(values) / len(values) for values in self.values if values]
+        pairs = [value for values in self.values for value in values]
+        return {
+            f"mean_{self.score}_of_images": math.fsum(means) / len(means) if means else None,
+            f"mean_{self.score}_of_pairs": math.fsum(pairs) / len(pairs) if pairs else None,
+            "images": len(self.values),
         }
 
 
