@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -296,7 +296,7 @@ class Prediction:
         )
 
     def shares(self) -> dict[str, float]:
-        """The share of the image's pixels that each class covers in ``semantic``, largest first, absent ones left out."""
+        """The share of the image's pixels that each class in ``semantic`` covers, largest first."""
         if self.semantic is None:
             return {}
         known = self.semantic[self.semantic != IGNORE]
@@ -310,3 +310,22 @@ class Prediction:
         from scenewise.draw import draw_prediction
 
         return draw_prediction(image, self, **options)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, ready for ``json.dump``; see :func:`scenewise.results.to_json`."""
+        from scenewise.results import to_json
+
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
+        """The prediction that :meth:`to_json` wrote; see :func:`scenewise.results.from_json`."""
+        from scenewise.results import from_json
+
+        return from_json(record)
+
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Entries of a COCO results file; see :func:`scenewise.results.to_coco`."""
+        from scenewise.results import to_coco
+
+        return to_coco(self, image_id, category_ids)
