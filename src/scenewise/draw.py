@@ -342,7 +342,7 @@ def _paint_instances(
     picture = strokes.on(picture)
     anchors = _anchors(prediction, 0.5 * pen.em / pen.factor) * pen.factor
     texts = [_tag(prediction, i, bool(muted[i])) for i in range(len(prediction))]
-    _place_tags(picture, anchors, texts, colors, order[::-1], pen)
+    _paint_tags(picture, anchors, texts, colors, order[::-1], pen)
     return picture
 
 
@@ -452,31 +452,43 @@ def _tag(prediction: Prediction, index: int, muted: bool) -> str:
 _MAX_TAG_SHARE = 0.12  # of the picture; with more of them, tags hide what they speak of
 
 
-def _place_tags(
+def _paint_tags(
     picture: Image.Image, boxes: Array, texts: list[str], colors: list[Color], order: list[int], pen: Pen
 ) -> None:
-    """Draw the tags in ``order``, each beside or in its box where it covers no other; without such a place, none."""
+    """Draw the tags of the instances onto ``picture``, as :func:`_place_tags` lays them out."""
     ink = ImageDraw.Draw(picture)
+    for i, text, (x1, y1, x2, y2) in _place_tags(boxes, texts, order, picture.size, pen):
+        ink.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colors[i])
+        middle = ((x1 + x2) / 2, (y1 + y2) / 2)
+        ink.text(middle, text, fill=readable_on(colors[i]), font=pen.font, anchor="mm")
+
+
+def _place_tags(
+    boxes: Array, texts: list[str], order: list[int], size: tuple[int, int], pen: Pen
+) -> list[tuple[int, str, tuple[int, int, int, int]]]:
+    """The index, the words and the place x1, y1, x2, y2 of each tag, in ``order`` of importance.
+
+    A tag stands beside or in its box, where it covers none before it. There is none for an empty text, for an
+    instance without a place, where no room is left, and once the tags take up too much of the picture.
+    """
     ascent, descent = pen.font.getmetrics()
     pad = max(2, pen.em // 4)
     tall = ascent + descent + pad
-    placed: list[tuple[float, float, float, float]] = []
-    room = _MAX_TAG_SHARE * picture.width * picture.height
+    placed: list[tuple[int, str, tuple[int, int, int, int]]] = []
+    room = _MAX_TAG_SHARE * size[0] * size[1]
     for i in order:
         if not texts[i] or np.isnan(boxes[i]).any():
             continue
-        text = shortened(texts[i], pen.font, picture.width / 2)
+        text = shortened(texts[i], pen.font, size[0] / 2)
         wide = math.ceil(pen.font.getlength(text)) + 2 * pad
         room -= wide * tall
-        if room < 0:
-            return
-        for x, y in _tag_places(boxes[i], wide, tall, picture.size):
-            spot = (x, y, x + wide, y + tall)
-            if not any(_overlap(spot, other) for other in placed):
-                placed.append(spot)
-                ink.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colors[i])
-                ink.text((x + pad, y + tall / 2), text, fill=readable_on(colors[i]), font=pen.font, anchor="lm")
-                break
+        if room < 0 and placed:
+            break
+        spots = ((x, y, x + wide, y + tall) for x, y in _tag_places(boxes[i], wide, tall, size))
+        free = next((spot for spot in spots if not any(_touch(spot, other) for _, _, other in placed)), None)
+        if free is not None:
+            placed.append((i, text, free))
+    return placed
 
 
 def _tag_places(box: Array, wide: int, tall: int, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -494,8 +506,9 @@ def _tag_places(box: Array, wide: int, tall: int, size: tuple[int, int]) -> list
     return places
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two places overlap or have no pixel between them."""
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _instance_rows(prediction: Prediction, colors: list[Color], muted: Array) -> list[Row]:
