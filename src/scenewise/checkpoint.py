@@ -143,8 +143,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(
-                f"{path}: not a torch file of plain tensors ({str(error).splitlines()[0]}); it was not unpickled"
+                f"{path}: not a torch file of plain tensors ({reason}); it was not unpickled"
             ) from None
         if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
             raise CheckpointError(f"{path}: holds no plain dictionary of tensors")

@@ -2,14 +2,15 @@
 
 Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017, https://arxiv.org/abs/1706.05587;
 Chen et al., "Encoder-Decoder with Atrous Separable Convolution", ECCV 2018, https://arxiv.org/abs/1802.02611.
-In order of the papers: output stride and multi-grid (V3, sec. 3.1 and 3.2), ASPP with image pooling (V3, sec. 3.3),
-decoder (V3+, sec. 3.1).
+In order of the papers: output stride, cascade and multi-grid (V3, sec. 3.1 and 3.2), ASPP with image pooling (V3, sec.
+3.3), decoder (V3+, sec. 3.1).
 
 Shapes: N images of H x W pixels, C classes.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,27 +20,37 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.aspp import ASPP
-from scenewise.nn.backbone import Backbone, backbone_input
-from scenewise.nn.layers import conv_bn_relu, upsample
+from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
+from scenewise.nn.layers import conv_bn_relu, fcn_head, upsample
 from scenewise.systems.segmentation.parts import LossName, SegmentationLoss, predictions
 from scenewise.types import IGNORE, Batch, InputSpec, Prediction
 
 
 class DeepLabV3(Model):
-    """Dilated backbone, ASPP, classifier; logits at the output stride, enlarged bilinearly.
+    """Dilated backbone, ASPP or further dilated blocks, classifier; logits at the output stride, enlarged bilinearly.
+
+    A network trained at one output stride can be used at the other: the weights fit both.
+
+    With ``output_stride=8, multi_grid=None, head_conv=True`` it is torchvision's network of the same name.
 
     Args:
         classes: names of the classes, in label order.
         backbone: a timm feature extractor.
         backbone_weights: ``"imagenet"``, a local file, or None for random weights.
         output_stride: 16 or 8; the ASPP's rates double at 8.
-        multi_grid: the factors by which the rates of the last stage's three units are multiplied (ResNets).
+        multi_grid: by how much the dilation of each unit of the last stage is multiplied, for ResNets, one factor a
+            unit: with (1, 2, 4) and three units the dilations are 2, 4, 8 at output stride 16 and 4, 8, 16 at 8. None
+            leaves the backbone as timm and torchvision dilate it, where a stage's first unit is one step behind.
+        design: ``"aspp"``, or ``"cascade"`` for the paper's other design: copies of the last stage behind it, each of
+            twice the dilation of the one before, and no ASPP.
+        cascade_blocks: their number in the cascade; 3 gives the paper's block5 to block7. (The paper's best
+            multi_grid for the cascade is (1, 2, 1).)
         rates: the ASPP's rates at output stride 16.
-        image_pooling: whether the ASPP sees the image's mean.
-        aspp_channels: the width of the head.
+        image_pooling: whether the ASPP sees the image's mean; training then needs two images or more a batch.
+        aspp_channels: the width of the ASPP, and of ``head_conv``.
         head_conv: a 3x3 convolution before the classifier, as in torchvision.
-        dropout: before the classifier's layers.
-        auxiliary: a second classifier on the stage before the last, used in training alone.
+        dropout: after the ASPP or cascade; torchvision's value.
+        auxiliary: a second classifier on the stage before the last, used by the loss alone, as in torchvision.
         auxiliary_weight: the weight of its loss.
         loss: the weight of each loss term.
         class_weights: the weight of each class in the cross-entropy.
@@ -56,32 +67,40 @@ class DeepLabV3(Model):
         backbone: str = "resnet50",
         backbone_weights: str | None = None,
         output_stride: Literal[8, 16] = 16,
-        multi_grid: tuple[int, int, int] = (1, 2, 4),
+        multi_grid: tuple[int, ...] | None = (1, 2, 4),
+        design: Literal["aspp", "cascade"] = "aspp",
+        cascade_blocks: int = 3,
         rates: tuple[int, ...] = (6, 12, 18),
         image_pooling: bool = True,
         aspp_channels: int = 256,
         head_conv: bool = False,
         dropout: float = 0.5,
         auxiliary: bool = False,
-        auxiliary_weight: float = 0.4,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},  # noqa: B006 (never changed)
+        auxiliary_weight: float = 0.5,
+        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))
         self.backbone = Backbone(backbone, weights=backbone_weights, output_stride=output_stride, levels=(-2, -1))
-        if tuple(multi_grid) != (1, 1, 1):
+        middle, last = self.backbone.channels
+        if multi_grid is not None:
             _apply_multi_grid(self.backbone, multi_grid)
-        self.aspp = ASPP(
-            self.backbone.channels[-1],
-            aspp_channels,
-            rates=[rate * 16 // output_stride for rate in rates],
-            image_pooling=image_pooling,
-            dropout=dropout,
-        )
-        head = [*conv_bn_relu(aspp_channels, aspp_channels)] if head_conv else []
-        self.classifier = nn.Sequential(*head, nn.Conv2d(aspp_channels, len(self.classes), 1))
-        self.auxiliary = fcn_head(self.backbone.channels[-2], len(self.classes)) if auxiliary else None
+        if design == "cascade":
+            self.context: nn.Module = _cascade(self.backbone, cascade_blocks, dropout)
+            width = last
+        else:
+            self.context = ASPP(
+                last,
+                aspp_channels,
+                rates=[rate * 16 // output_stride for rate in rates],
+                image_pooling=image_pooling,
+                dropout=dropout,
+            )
+            width = aspp_channels
+        head = [*conv_bn_relu(width, aspp_channels)] if head_conv else []
+        self.classifier = nn.Sequential(*head, nn.Conv2d(aspp_channels if head else width, len(self.classes), 1))
+        self.auxiliary = fcn_head(middle, len(self.classes)) if auxiliary else None
         self.auxiliary_weight = auxiliary_weight
         self.loss = SegmentationLoss(loss, len(self.classes), class_weights)
 
@@ -89,7 +108,7 @@ class DeepLabV3(Model):
         """The loss terms of the logits at full resolution, and the auxiliary head's."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         middle, last = self.backbone(self.pixels(batch))
-        terms = self.loss(upsample(self.classifier(self.aspp(last)), target.shape[-2:]), target)
+        terms = self.loss(upsample(self.classifier(self.context(last)), target.shape[-2:]), target)
         if self.auxiliary is not None:
             auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target)
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
@@ -97,7 +116,7 @@ class DeepLabV3(Model):
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Logits at the images' resolution."""
-        logits = self.classifier(self.aspp(self.backbone(self.pixels(batch))[-1]))
+        logits = self.classifier(self.context(self.backbone(self.pixels(batch))[-1]))
         return predictions(upsample(logits, batch.images.shape[-2:]), batch, self.classes)
 
 
@@ -138,7 +157,7 @@ class DeepLabV3Plus(Model):
         decoder_channels: int = 256,
         separable: bool = True,
         dropout: float = 0.1,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},  # noqa: B006 (never changed)
+        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -183,33 +202,49 @@ class DeepLabV3Plus(Model):
         for level, skip, step in zip(self.levels, self.skips, self.steps, strict=True):
             finer = skip(maps[level])
             x = step(torch.cat([upsample(x, finer.shape[-2:]), finer], 1))
-        return self.classifier(x)  # type: ignore[no-any-return]
+        return self.classifier(x)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
-        return self.loss(upsample(self.logits(batch), target.shape[-2:]), target)  # type: ignore[no-any-return]
+        return self.loss(upsample(self.logits(batch), target.shape[-2:]), target)
 
     def predict(self, batch: Batch) -> list[Prediction]:
         """Logits at the images' resolution."""
         return predictions(upsample(self.logits(batch), batch.images.shape[-2:]), batch, self.classes)
 
 
-def fcn_head(inputs: int, classes: int) -> nn.Sequential:
-    """3x3 convolution to a quarter of the width, batch-norm, ReLU, dropout 0.1, 1x1 classifier."""
-    return nn.Sequential(*conv_bn_relu(inputs, inputs // 4), nn.Dropout(0.1), nn.Conv2d(inputs // 4, classes, 1))
-
-
-def _apply_multi_grid(backbone: Backbone, factors: tuple[int, int, int]) -> None:
-    """Multiply the dilation of the last stage's units by ``factors`` (sec. 3.1: Multi-grid Method)."""
-    stage = getattr(backbone.network, "layer4", None)
-    if stage is None or len(stage) != len(factors):
+def _apply_multi_grid(backbone: Backbone, factors: tuple[int, ...]) -> None:
+    """Dilate all units of a dilated stage alike, then those of the last by ``factors`` times that (sec. 3.2.1)."""
+    *earlier, last = resnet_stages(backbone, f"deeplab-v3: multi_grid={list(factors)} (give null for none)")
+    if len(last) != len(factors):
         raise UsageError(
-            f"deeplab-v3: multi_grid={tuple(factors)} needs a ResNet whose last stage has {len(factors)} units; "
-            f"{backbone.name} has none. Give multi_grid=[1, 1, 1]"
+            f"deeplab-v3: multi_grid has {len(factors)} factors; expected one for each of the {len(last)} units of the "
+            f"last stage of {backbone.name}"
         )
-    rate = max(m.dilation[0] for m in stage.modules() if isinstance(m, nn.Conv2d))
-    for unit, factor in zip(stage, factors, strict=True):
-        for conv in unit.modules():
-            if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.stride == (1, 1):
-                conv.dilation = conv.padding = (rate * factor, rate * factor)
+    for stage in earlier:
+        if dilation(stage) > 1:
+            set_dilation(stage, dilation(stage))
+    rate = dilation(last)
+    for unit, factor in zip(last, factors, strict=True):
+        set_dilation(unit, rate * factor)
+
+
+def _cascade(backbone: Backbone, blocks: int, dropout: float) -> nn.Sequential:
+    """``blocks`` copies of a ResNet's last stage, weights included, each of twice the dilation of the one before.
+
+    Where the ResNet would have halved the map before each, the dilation doubles instead (sec. 3.2, fig. 3). The first
+    unit of the stage widens its input, which a copy need not do: the copy's first unit is the stage's second.
+    """
+    last = resnet_stages(backbone, "deeplab-v3: design='cascade'")[-1]
+    if len(last) < 2:
+        raise UsageError(
+            f"deeplab-v3: design='cascade' needs two or more units in the last stage; {backbone.name} has 1"
+        )
+    copies = []
+    for block in range(1, blocks + 1):
+        units = [copy.deepcopy(last[max(number, 1)]) for number in range(len(last))]
+        for unit, original in zip(units, last, strict=True):
+            set_dilation(unit, dilation(original) * 2**block)
+        copies.append(nn.Sequential(*units))
+    return nn.Sequential(*copies, nn.Dropout(dropout))
