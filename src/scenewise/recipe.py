@@ -47,14 +47,17 @@ class ScheduleSettings(_Settings):
     """How the learning rate changes: a factor on ``optimizer.lr`` that depends on the step alone."""
 
     name: Literal["constant", "step", "exponential", "poly", "cosine"] = "poly"
-    power: float = Field(0.9, gt=0)  # poly: (1 - t) ** power, t the share of training that is done
+    power: float = Field(0.9, gt=0)  # poly: (1 - t) ** power, t the share of the horizon that is done
+    horizon: int | None = Field(None, ge=1)  # poly and cosine: the epochs at which they reach 0; None: all of training
     milestones: tuple[float, ...] = ()  # step: in epochs
     gamma: float = Field(0.1, gt=0)  # step: factor at each milestone; exponential: factor per epoch
     warmup_steps: int = Field(0, ge=0)  # the factor rises linearly over these first steps ...
     warmup_factor: float = Field(0.001, ge=0, le=1)  # ... from this
+    cooldown: int = Field(0, ge=0)  # the factor falls linearly to 0 over so many last epochs
 
     def factor(self, step: int, total: int, steps_per_epoch: int) -> float:
         """The factor at ``step`` (from 0) of ``total``."""
+        horizon = total if self.horizon is None else self.horizon * steps_per_epoch
         if self.name == "constant":
             value = 1.0
         elif self.name == "step":
@@ -62,14 +65,16 @@ class ScheduleSettings(_Settings):
         elif self.name == "exponential":
             value = self.gamma ** (step // steps_per_epoch)
         elif self.name == "poly":
-            value = (1 - step / total) ** self.power
+            value = max(0.0, 1 - step / horizon) ** self.power
         else:
             import math
 
-            done = max(0, step - self.warmup_steps) / max(1, total - self.warmup_steps)
-            value = 0.5 * (1 + math.cos(math.pi * done))
+            done = max(0, step - self.warmup_steps) / max(1, horizon - self.warmup_steps)
+            value = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         if step < self.warmup_steps:
             value *= self.warmup_factor + (1 - self.warmup_factor) * step / self.warmup_steps
+        if self.cooldown and step > total - self.cooldown * steps_per_epoch:
+            value *= (total - step) / (self.cooldown * steps_per_epoch)
         return value
 
 

@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,22 @@ def train(
             f"trainer.batch_size is {settings.batch_size}; expected a multiple of trainer.devices ({settings.devices})"
         )
     if settings.devices == 1:
-        return _train_process(_fabric(loaded), loaded, folder, resume is not None, transform, quiet)
-    fabric = _fabric(loaded)
-    return fabric.launch(_train_process, loaded, folder, resume is not None, transform, quiet)  # type: ignore[no-any-return]
+        return Run(**_train_process(_fabric(loaded), loaded, folder, resume is not None, transform, quiet))
+    with _signals_left_to_children():
+        return Run(**_fabric(loaded).launch(_train_process, loaded, folder, resume is not None, transform, quiet))
+
+
+@contextmanager
+def _signals_left_to_children() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group; the training processes stop after their step, and the parent waits."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _new_folder(recipe: Recipe) -> Path:
@@ -165,8 +179,8 @@ def _fabric(recipe: Recipe) -> Any:
 
 def _train_process(
     fabric: Any, recipe: Recipe, folder: Path, resume: bool, transform: Transform | None, quiet: bool
-) -> Run:
-    """What each process runs."""
+) -> dict[str, Any]:
+    """What each process runs; the fields of its :class:`Run`."""
     if fabric.world_size > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // fabric.world_size))
     if fabric.device.type == "cpu":
@@ -177,7 +191,7 @@ def _train_process(
         training = _Training(fabric, recipe, folder, transform, quiet or fabric.global_rank > 0)
         if resume:
             training.resume()
-        return training.run()
+        return vars(training.run())
     finally:
         torch.use_deterministic_algorithms(before)
 
@@ -235,21 +249,21 @@ class _Training:
         with _Stop() as stop, self.progress:
             while self.step < self.total:
                 epoch = self.step // self.steps_per_epoch
-                self._train_epoch(epoch, stop)
-                if self.step < (epoch + 1) * self.steps_per_epoch:  # stopped
-                    finished = False
+                stopping = self._train_epoch(epoch, stop)
+                if self.step < (epoch + 1) * self.steps_per_epoch:
+                    self._save()
+                elif self._finish_epoch(epoch):
                     break
-                if self._finish_epoch(epoch):
+                if stopping:
+                    finished = self.step == self.total
                     break
-        if not finished:
-            self._save()
         if self.log is not None:
             self.log.close()
         epochs = self.step // self.steps_per_epoch
         return Run(self.folder, self.monitor, self.best, self.best_scores, epochs, finished)
 
-    def _train_epoch(self, epoch: int, stop: _Stop) -> None:
-        """The rest of ``epoch``, from the current step on."""
+    def _train_epoch(self, epoch: int, stop: _Stop) -> bool:
+        """The rest of ``epoch``, from the current step on; whether the user asked to stop."""
         self.wrapped.train()
         _hold_frozen(self.model)
         done = self.step - epoch * self.steps_per_epoch
@@ -282,8 +296,9 @@ class _Training:
                 self.log.step(self.step, epoch, self.optimizer.param_groups[0]["lr"], terms)
             self.progress.step(self.step, epoch, settings.epochs, terms)
             if stopping:
-                return
+                return True
             self._save_if_due()
+        return False
 
     def _train_step(self, batches: Iterator[Any], stop: _Stop) -> tuple[dict[str, float], bool]:
         """One optimizer step; the mean of each loss term over its batches and processes, and whether to stop."""
@@ -568,17 +583,23 @@ class Log:
             self.board.close()
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a row; a column that is new, as at the first validation, is empty in the rows before."""
         path = self.folder / name
-        new = not path.is_file()
-        if not new:
+        rows: list[Mapping[str, Any]] = [row]
+        names = list(row)
+        if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                names = next(csv.reader(file))
-            row = {k: row.get(k) for k in names}
-        with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+                reader = csv.DictReader(file)
+                known = list(reader.fieldnames or [])
+                names = known + [key for key in row if key not in known]
+                if names != known:
+                    rows = [*reader, row]
+        new = len(rows) > 1 or not path.is_file()
+        with path.open("w" if new else "a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, names, lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerows(rows)
 
     def _tensorboard(self) -> Any:
         if self.board is None:
