@@ -50,7 +50,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda; by 
 def main() -> None:
     """Run the command; errors that a user can cause are one message without a traceback."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # an Exit's status, or None
     except ScenewiseError as error:
         _complain(str(error))
         sys.exit(2)
@@ -61,7 +61,7 @@ def main() -> None:
         status = _usage_status(error)
         if status is None:
             raise
-        sys.exit(status)
+    sys.exit(status or 0)
 
 
 def _usage_status(error: Exception) -> int | None:
@@ -69,11 +69,7 @@ def _usage_status(error: Exception) -> int | None:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # bad usage
         error.show()
         return int(error.exit_code)
-    if type(error).__name__ == "Exit" and hasattr(error, "exit_code"):
-        return int(error.exit_code)
-    if type(error).__name__ == "Abort":
-        return 130
-    return None
+    return 130 if type(error).__name__ == "Abort" else None
 
 
 def _complain(message: str) -> None:

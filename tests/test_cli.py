@@ -1,0 +1,203 @@
+"""The command: what it prints, what it writes, its exit status, and its errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scenewise.catalog import build
+from scenewise.checkpoint import save_checkpoint
+from scenewise.cli import main
+
+SCENES = "scenes:count=3,size=48x64"
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs the command in this process: (exit status, standard output, standard error)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scenewise", *map(str, words)])
+        try:
+            main()
+            status = 0
+        except SystemExit as leave:
+            status = int(leave.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    from scenewise.data import open_data
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(build("unet", open_data(SCENES).classes, width=4, depth=2, padding="same"), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "my photos é"
+    (folder / "below").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
+    for name in ("a.png", "a.jpg", "below/b.png"):
+        Image.fromarray(noise).save(folder / name)
+    return folder
+
+
+def test_predict_writes_a_picture_and_json_for_each_image(run, checkpoint, photos, tmp_path):
+    status, out, _ = run("predict", photos, "--model", checkpoint, "--out", tmp_path / "out", "--json")
+    assert status == 0
+    found = json.loads(out)["images"]
+    assert len(found) == 3
+    for record in found.values():
+        assert sum(record["shares"].values()) == pytest.approx(1, abs=1e-6)
+        assert Path(record["picture"]).is_file()
+        assert json.loads(Path(record["json"]).read_text())["size"] == [40, 56]
+    assert {Path(r["picture"]).relative_to(tmp_path / "out").as_posix() for r in found.values()} == {
+        "a.png", "a_png.png", "below/b.png",
+    }  # fmt: skip
+    status, out, _ = run("predict", str(photos / "*.png"), "--model", checkpoint, "--out", tmp_path / "out", "--flip")
+    assert status == 0
+    assert "1 of 1 images done" in out
+
+
+def test_one_bad_image_does_not_lose_the_others(run, checkpoint, photos, tmp_path):
+    (photos / "broken.png").write_bytes(b"")
+    status, out, err = run("predict", photos, "--model", checkpoint, "--out", tmp_path / "out")
+    assert status == 2
+    assert "3 of 4 images done" in out
+    assert "broken.png" in err
+    assert not list((tmp_path / "out").glob("broken*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "nowhere.jpg", "--model", "CHECKPOINT"], "nowhere.jpg"),
+        (["predict", "*.nothing", "--model", "CHECKPOINT"], "no file fits this pattern"),
+        (["predict", "PHOTOS", "--model", "street-scene"], "did you mean 'street-scenes'?"),
+        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--tiles", "big"], "expected HEIGHTxWIDTH"),
+        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--scales", "1;2"], "expected numbers with commas"),
+        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--device", "abacus"], "device 'abacus'"),
+        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--precision", "8"], "expected '32', 'bf16' or '16'"),
+        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--out", "CHECKPOINT"], "can't be written"),
+        (["evaluate", "CHECKPOINT", "--data", "camvit:x"], "did you mean 'camvid'?"),
+        (["evaluate", "CHECKPOINT", "--data", "camvid:nowhere"], "nowhere: not found"),
+        (["train", "nowhere.yaml"], "nowhere.yaml: the recipe can't be read"),
+        (["train", "--resume", "PHOTOS"], "not the folder of a run"),
+        (["train"], "train needs a recipe"),
+        (["data", "check", "camvid"], "expected format:path"),
+        (["models", "u-net"], "did you mean 'unet'?"),
+        (["modles"], "No such command 'modles'"),
+        (["predict"], "Missing argument"),
+    ],
+)
+def test_mistakes_are_one_message_and_status_2(run, checkpoint, photos, tmp_path, words, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"CHECKPOINT": str(checkpoint), "PHOTOS": str(photos)}
+    status, _, err = run(*(places.get(word, word) for word in words))
+    assert status == 2
+    assert message in " ".join(err.split())
+
+
+def test_evaluate_prints_a_table_or_json(run, checkpoint):
+    status, out, _ = run("evaluate", checkpoint, "--data", SCENES, "--split", "val", "--json")
+    assert status == 0
+    scores = json.loads(out)
+    assert {"mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "per_class"} <= set(scores)
+    status, out, _ = run("evaluate", checkpoint, "--data", SCENES, "--split", "val")
+    assert status == 0
+    assert f"{scores['mean_iou']:.4f}" in out
+    assert "figure" in out
+
+
+def test_evaluate_refuses_other_classes(run, checkpoint, tmp_path):
+    folder = tmp_path / "masks"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(folder / name / "a.png")
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    status, _, err = run("evaluate", checkpoint, "--data", f"masks:{folder}", "--split", "all")
+    assert status == 2
+    assert "the classes disagree" in err
+    assert "has 9 classes" in err
+    assert "has 2" in err
+
+
+def test_train_evaluate_predict(run, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {system: unet, width: 4, depth: 2, padding: same}\n"
+        f"data: {{train: 'scenes:count=4,size=32x48', val: '{SCENES}', workers: 0}}\n"
+        f"trainer: {{epochs: 1, batch_size: 2, folder: '{tmp_path}'}}\n"
+    )
+    status, out, _ = run("train", recipe, "trainer.name=here", "optimizer.lr=1e-3", "--json")
+    assert status == 0
+    trained = json.loads(out)
+    assert trained["finished"]
+    assert Path(trained["folder"]) == tmp_path / "here"
+    status, out, _ = run(
+        "evaluate", tmp_path / "here" / "best.safetensors", "--data", SCENES, "--split", "val", "--json"
+    )
+    assert json.loads(out)["mean_iou"] == pytest.approx(trained["best"], abs=1e-3)
+    status, out, _ = run("train", "--resume", tmp_path / "here")
+    assert status == 0
+
+
+def test_data_check_and_show(run, tmp_path):
+    folder = tmp_path / "masks"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(noise.integers(0, 255, (16, 24, 3), np.uint8)).save(folder / "images" / f"{i}.png")
+        Image.fromarray((np.arange(384).reshape(16, 24) % 2).astype(np.uint8)).save(folder / "labels" / f"{i}.png")
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    status, out, _ = run("data", "check", f"masks:{folder}")
+    assert status == 0
+    assert "nothing is wrong" in out
+    status, out, _ = run("data", "show", f"masks:{folder}", "--split", "all", "--out", tmp_path / "shown")
+    assert status == 0
+    assert sorted(p.name for p in (tmp_path / "shown").iterdir()) == ["0.png", "1.png"]
+    Image.fromarray(np.full((16, 24), 7, np.uint8)).save(folder / "labels" / "1.png")
+    status, out, _ = run("data", "check", f"masks:{folder}", "--json")
+    assert status == 1
+    (problem,) = [p for p in json.loads(out)["problems"] if p["severity"] == "error"]
+    assert problem["file"].endswith("1.png")
+    assert "value 7" in problem["message"]
+
+
+def test_models_lists_systems_and_options(run):
+    status, out, _ = run("models", "--json")
+    assert status == 0
+    assert "deeplab-v3" in [row["name"] for row in json.loads(out)]
+    status, out, _ = run("models", "deeplab-v3")
+    assert status == 0
+    assert "output_stride: Literal[8, 16] = 16" in out
+    status, out, _ = run("models", "deeplab-v3", "--json")
+    assert json.loads(out)["needs"] == ["semantic"]
+
+
+def test_version(run):
+    status, out, _ = run("--version")
+    assert status == 0
+    assert out.startswith("scenewise ")
+
+
+def test_the_command_is_installed():
+    done = subprocess.run([Path(sys.executable).with_name("scenewise"), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "predict" in done.stdout
