@@ -40,6 +40,7 @@ ALL = {
     "lovasz": lovasz_softmax,
     "lovasz-image": lambda z, t: lovasz_softmax(z, t, scope="image", classes="all"),
     "hinge": lambda z, t: lovasz_hinge(z[:, 0], torch.where(t == IGNORE, IGNORE, t % 2)),
+    "hinge-image": lambda z, t: lovasz_hinge(z[:, 0], torch.where(t == IGNORE, IGNORE, t % 2), scope="image"),
     "total-variation": lambda z, t: total_variation(z.softmax(1), counted=t != IGNORE),
     "isotropic": lambda z, t: total_variation(z.softmax(1), counted=t != IGNORE, kind="isotropic", norm="pairs"),
 }
@@ -120,6 +121,13 @@ def test_half_types_are_widened(dtype):
     for name, loss in ALL.items():
         if "total" not in name and name != "isotropic":  # their softmax is outside
             assert torch.equal(loss(logits, target), loss(logits.float(), target)), name
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+def test_void_is_void_with_more_than_255_classes(loss):
+    logits = torch.randn(1, 300, 1, 3)
+    target = torch.tensor([[[299, 3, IGNORE]]])
+    torch.testing.assert_close(loss(logits, target), loss(logits[..., :2], target[..., :2]))
 
 
 # ---- cross-entropy

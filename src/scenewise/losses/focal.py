@@ -37,7 +37,7 @@ def focal(
     terms = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")  # -log q, 0 where nothing counts
     factors = _power(-torch.expm1(-terms), gamma)
     counted = target != IGNORE
-    count = (factors.detach() * counted).sum() if normalized else counted.sum()
+    count = (factors * counted).sum() if normalized else counted.sum()
     terms = factors * terms
     if class_weights is not None:
         terms = terms * class_weights.to(terms)[target.masked_fill(~counted, 0)]

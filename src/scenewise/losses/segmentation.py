@@ -89,8 +89,8 @@ def ohem_cross_entropy(
     """
     with torch.no_grad():
         counted = target != IGNORE
+        # The probability of each pixel's true class. It is 1 in void, which so comes last in the order.
         scores = torch.exp(-F.cross_entropy(_wide(logits), target, ignore_index=IGNORE, reduction="none"))
-        scores = scores.masked_fill(~counted, math.inf)  # so that with too few pixels the limit is infinite
         rank = math.ceil(min_kept * int(counted.sum())) if isinstance(min_kept, float) else min_kept
         rank = min(rank, scores.numel())
         limit = scores.flatten().kthvalue(rank).values.clamp(min=threshold) if rank else threshold
