@@ -121,6 +121,7 @@ def test_all_kinds_of_images_give_the_same_picture(tmp_path):
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     kinds = [
         array,
+        array[:, ::-1][:, ::-1],
         Image.fromarray(array),
         Image.fromarray(array).convert("RGBA"),
         tensor,
@@ -167,14 +168,11 @@ def test_lines_and_letters_grow_with_the_image():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]; expected a uint8 array \[H,W,3\]"),
-        (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\]; expected a uint8"),
-        (torch.zeros(4, 4), r"tensor \[4, 4\]; expected \[3,H,W\]"),
-        (torch.full((3, 4, 4), 200.0), "values go from 200 to 200; expected 0 to 1"),
-        (torch.full((3, 4, 4), math.nan), "values go from nan to nan"),
-        (torch.zeros(3, 4, 4).long(), "torch.int64; expected uint8"),
-        (Image.new("I;16", (4, 4)), "mode I;16; expected 8 bits"),
-        (7, "is a int; expected a path"),
+        (np.zeros((4, 4, 3)), r"shape \[4, 4, 3\] and float64; expected uint8"),
+        (torch.zeros(4, 4), r"shape \[4, 4\] and float32; expected shape \[3, height, width\]"),
+        (torch.full((3, 4, 4), 200.0), "values from 200 to 200; expected 0 to 1"),
+        (Image.new("F", (4, 4)), "floating-point pixels"),
+        (7, "an image of type int; expected a path"),
         (photograph((5, 4)), r"5 x 4 pixels \(height x width\); the prediction is for one of 4 x 4"),
     ],
 )
@@ -205,6 +203,20 @@ def test_options_that_do_not_fit(options, message):
 def test_a_broken_prediction_is_refused():
     with pytest.raises(UsageError, match="boxes of instance 0 is"):
         draw_prediction(photograph(), instances(boxes=torch.tensor([[0, 0, math.nan, 1]])))
+
+
+def test_what_is_given_is_not_changed():
+    given = Image.fromarray(photograph())
+    prediction = instances(
+        semantic=thirds(), boxes=torch.tensor([[10.0, 20, 200, 100]]), masks=torch.ones(1, *SIZE).bool()
+    )
+    before = dataclasses.replace(prediction, semantic=prediction.semantic.clone())
+    for one in (prediction, instances()):
+        drawn = draw_prediction(given, one)
+        drawn.paste((0, 0, 0), (0, 0, *drawn.size))
+        assert np.array_equal(pixels(given), photograph())
+        assert given.info == {}
+    assert torch.equal(prediction.semantic, before.semantic)
 
 
 # --- classes ---
@@ -568,6 +580,17 @@ def test_side_by_side_has_one_height():
     assert np.array_equal(found[head : head + 720, -1000 - pen.em : -pen.em], photograph((720, 1000)))
     assert (found[:, : pen.em] == PAGE).all()
     assert (found[-pen.em :] == PAGE).all()
+
+
+@pytest.mark.parametrize("side", ["right", "bottom"])
+def test_legends_do_not_count_for_the_height(side):
+    truth = draw_prediction(photograph(), instances(semantic=thirds()), legend=side)
+    pen = Pen.of(360, 500, 1, None)
+    head = round(2.1 * pen.em)
+    row = pixels(side_by_side([("image", photograph()), ("truth", truth)]))
+    assert np.array_equal(row[head : head + 360, pen.em : pen.em + 500], photograph())
+    second = 500 + 2 * pen.em
+    assert np.array_equal(row[head : head + truth.height, second : second + truth.width], pixels(truth))
 
 
 def test_side_by_side_with_a_height():

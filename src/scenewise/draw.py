@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from scenewise.colors import UNKNOWN, Array, Color, depth_color, normal_color, palette, readable_on
-from scenewise.data.images import read_image
+from scenewise.data.images import as_image
 from scenewise.errors import UsageError
 from scenewise.legends import (
     INK,
@@ -45,6 +45,7 @@ Links = Sequence[tuple[int, int]]
 
 IGNORED = (150, 150, 150)  # instances that neither training nor metrics count
 
+_IMAGE_HEIGHT = "scenewise.image_height"  # in a picture's `info`: how much of its height is the image, not the legend
 MAX_ROWS = 30  # of a legend's classes; the smaller ones are summed up in the last
 
 SKELETONS: dict[str, Links] = {
@@ -81,8 +82,8 @@ def draw_prediction(
     row, where there are several. Without any field, it is the image.
 
     Args:
-        image: a path, a PIL image (taken as it lies; turn it by its EXIF tag first if that is wanted), a uint8
-            [H,W,3] array, or a tensor [3,H,W], uint8 or float in 0..1. RGB.
+        image: a path, a PIL image, an array uint8 [H,W,3] or [H,W], or a tensor [3,H,W], uint8 or float32 in 0..1; see
+            :func:`scenewise.data.images.as_image`, which predictions are made with, too.
         prediction: in the coordinates of this image.
         colors: an RGB colour for each class; by default :func:`palette`.
         alpha: how opaque classes and masks are, 0 (outlines alone) to 1.
@@ -101,6 +102,7 @@ def draw_prediction(
         with lower scores go without a tag, so that tags neither cover each other nor the image.
 
     Raises:
+        DataError: the image's file can't be read.
         UsageError: the image is of no known kind, or not of the prediction's size, or an option does not fit.
     """
     options = _Options(colors, alpha, legend, score, color_by, skeleton, depth_range, min_width, font)
@@ -135,20 +137,21 @@ def side_by_side(
     """``pictures`` in a row, each with its title above it, on a white page.
 
     Args:
-        pictures: titles and images. All are brought to one height; a picture whose legend is at its right
-            (``legend="right"``) keeps its image as large as the others.
-        height: that height in pixels; by default that of the highest picture.
+        pictures: titles and images. All images are brought to one height; legends that :func:`draw_prediction` or
+            :func:`draw_sample` put beside or below them do not count.
+        height: that height in pixels; by default that of the highest image.
         font: as in :func:`draw_prediction`.
     """
     if not pictures:
         raise UsageError("side_by_side: no pictures; expected at least one (title, image)")
     images = [_as_rgb(image) for _, image in pictures]
-    height = height or max(image.height for image in images)
-    images = [_of_height(image, height) for image in images]
+    heights = [image.info.get(_IMAGE_HEIGHT, image.height) for image in images]
+    height = height or max(heights)
+    images = [_scaled(image, height / own) for image, own in zip(images, heights, strict=True)]
     pen = Pen.of(height, max(image.width for image in images), 1, font)
     gap, head = pen.em, round(2.1 * pen.em)
     width = sum(image.width for image in images) + gap * (len(images) + 1)
-    page = Image.new("RGB", (width, head + height + gap), PAGE)
+    page = Image.new("RGB", (width, head + max(image.height for image in images) + gap), PAGE)
     ink = ImageDraw.Draw(page)
     x = gap
     for (title, _), image in zip(pictures, images, strict=True):
@@ -220,7 +223,7 @@ def _draw(image: ImageLike, prediction: Prediction, options: _Options, muted: Ar
         muted = None if muted is None else muted[kept]
         prediction = prediction.above(options.score)
     pen = Pen.of(height, width, options.min_width, options.font)
-    picture = picture.resize((width * pen.factor, height * pen.factor), Image.Resampling.BICUBIC)
+    picture = _scaled(picture, pen.factor)
     panels = []
     dense = [field for field in (prediction.boundary, prediction.depth, prediction.normals) if field is not None]
     if dense and options.legend:
@@ -235,7 +238,9 @@ def _draw(image: ImageLike, prediction: Prediction, options: _Options, muted: Ar
     if prediction.normals is not None:
         panels.append(("normals", _paint_normals(prediction.normals, bool(options.legend), pen)))
     if not panels:
-        return picture
+        return picture.copy()
+    for _, panel in panels:
+        panel.info[_IMAGE_HEIGHT] = picture.height
     return panels[0][1] if len(panels) == 1 else side_by_side(panels, font=options.font)
 
 
@@ -570,34 +575,12 @@ def _paint_normals(normals: Tensor, legend: bool, pen: Pen) -> Image.Image:
 
 def _as_rgb(image: ImageLike) -> Image.Image:
     """``image`` as a PIL image of mode RGB."""
-    if isinstance(image, (str, Path)):
-        image = read_image(image)
-    if isinstance(image, Image.Image):
-        if image.mode.startswith(("I", "F")):
-            raise UsageError(f"the image is of mode {image.mode}; expected 8 bits a channel")
-        return image.convert("RGB")
-    if isinstance(image, Tensor):
-        image = _tensor_pixels(image)
-    if not isinstance(image, np.ndarray):
-        raise UsageError(f"the image is a {type(image).__name__}; expected a path, PIL image, array or tensor")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise UsageError(f"the image is {image.dtype} {list(image.shape)}; expected a uint8 array [H,W,3]")
-    return Image.fromarray(np.ascontiguousarray(image))
-
-
-def _tensor_pixels(image: Tensor) -> Array:
-    """A tensor [3,H,W] as uint8 [H,W,3]."""
-    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
-        raise UsageError(f"the image is a tensor {list(image.shape)}; expected [3,H,W]")
-    image = image.detach().as_subclass(Tensor).cpu()
-    if image.is_floating_point():
-        low, high = float(image.min()), float(image.max())
-        if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise UsageError(f"the image's values go from {low:g} to {high:g}; expected 0 to 1 for floats")
-        image = (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    elif image.dtype != torch.uint8:
-        raise UsageError(f"the image is {image.dtype}; expected uint8, or floats in 0..1")
-    return image.permute(1, 2, 0).numpy()
+    if isinstance(image, Image.Image) and image.mode == "RGB":
+        return image
+    pixels, _ = as_image(image)  # [3,H,W]
+    if pixels.is_floating_point():
+        pixels = (pixels * 255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def _as_prediction(target: Target, classes: Sequence[str], picture: Image.Image) -> Prediction:
@@ -652,8 +635,8 @@ def _mask_box(mask: Array) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _of_height(image: Image.Image, height: int) -> Image.Image:
-    if image.height == height:
+def _scaled(image: Image.Image, factor: float) -> Image.Image:
+    if factor == 1:
         return image
-    width = max(1, round(image.width * height / image.height))
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BICUBIC)

@@ -188,9 +188,8 @@ def to_coco(prediction: Prediction, image_id: int | str, category_ids: Sequence[
         if "mask" in instance:
             entry["segmentation"] = instance["mask"]
         if "keypoints" in instance:
-            points = np.asarray(instance["keypoints"], dtype=np.float32).reshape(-1, 3) - np.array(
-                [0.5, 0.5, 0], dtype=np.float32
-            )
+            points = np.asarray(instance["keypoints"], dtype=np.float32).reshape(-1, 3)
+            points[:, :2] -= 0.5
             entry["keypoints"] = _decimals(points.reshape(-1))
         entries.append(entry)
     return entries
