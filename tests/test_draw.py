@@ -311,6 +311,14 @@ def test_legends_hide_nothing_and_are_not_cut_off(kind, side):
     assert (picture[margin] == PAGE).all()
 
 
+def test_swatch_name_and_value_keep_apart():
+    pen = Pen.of(*SIZE, 480, None)
+    for name in ("a", "signs and symbols"):
+        block = pixels(legends._legend_block([legends.Row((palette(1)[0],), name, "100.0 %")], 1, pen))
+        inked = np.flatnonzero((block != PAGE).any((0, 2)))
+        assert (np.diff(inked) > 0.5 * pen.em).sum() == 2  # three groups of columns
+
+
 @pytest.mark.parametrize("size", [(40, 900), (900, 40), (30, 30), (1, 1), (200, 300)])
 def test_legends_of_odd_images_are_not_cut_off(size):
     names = ("a class with quite a long name, and then some more of it, and even more", "b")
