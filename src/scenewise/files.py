@@ -24,10 +24,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise UsageError(f"{path}: can't be written ({error.strerror})") from None
     try:
         yield temporary
+        temporary.chmod(mode)  # some writers make files that none but their owner may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
