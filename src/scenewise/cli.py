@@ -206,7 +206,9 @@ def _summary(prediction: Prediction) -> dict[str, Any]:
 def _found_table(found: dict[str, Any]) -> Table:
     from rich.table import Table
 
-    table = Table("image", "found", title=None)
+    table = Table()
+    table.add_column("image", overflow="fold")
+    table.add_column("found")
     for path, summary in found.items():
         parts = [f"{name} {share:.1%}" for name, share in summary.get("shares", {}).items()]
         parts += [f"{count} {name}" for name, count in summary.get("instances", {}).items()]
