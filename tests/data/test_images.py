@@ -128,10 +128,12 @@ def test_a_broken_exif_block_does_no_harm(tmp_path):
     assert image_size(path) == (5, 7)
 
 
-def test_the_size_of_a_png_needs_no_pixels(tmp_path):
+def test_the_size_needs_no_pixels(tmp_path, monkeypatch):
     path = tmp_path / "header.png"
     path.write_bytes(png(700, 500, b""))
-    assert image_size(path) == (500, 700)
+    with monkeypatch.context() as patch:
+        patch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+        assert image_size(path) == (500, 700)
     with pytest.raises(DataError, match="truncated or broken"):
         read_image(path)
 
@@ -188,6 +190,13 @@ def test_a_bad_file_gives_one_error_that_names_it(tmp_path, name, read):
         message = "label map as JPEG"
     with pytest.raises(DataError, match=f"^{re.escape(str(path))}: .*({message})"):
         read(path)
+
+
+def test_postscript_is_not_run(tmp_path):
+    path = written(tmp_path / "a.eps", RGB)
+    path.rename(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg: PostScript; expected PNG, JPEG or another raster format"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_folder_is_no_image(tmp_path):
@@ -284,7 +293,7 @@ def test_as_image_of_files_and_pictures(tmp_path):
         (Image.fromarray(RGB), None),
         (RGB, None),
         (np.asfortranarray(RGB), None),
-        (RGB[..., ::-1][..., ::-1], None),
+        (RGB[:, ::-1].copy()[:, ::-1], None),  # of negative strides
         (torch.from_numpy(RGB).permute(2, 0, 1), None),
         (tv_tensors.Image(torch.from_numpy(RGB).permute(2, 0, 1)), None),
     ):

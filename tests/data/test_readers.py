@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
 from PIL import Image
 from torchvision import tv_tensors
 
@@ -17,9 +16,11 @@ from scenewise.data.ade20k import CLASSES as ADE_CLASSES
 from scenewise.data.ade20k import read_names
 from scenewise.data.base import IGNORE, LabelMapDataSet, describe_table, ranges, value_table
 from scenewise.data.formats import FORMATS, find_reader, splits_of
+from scenewise.data.images import image_size, read_label_map
 from scenewise.data.voc import color_map
 from scenewise.errors import DataError, UsageError
 from scenewise.types import SemanticMask
+from tests.data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
 
 TWINS = {
     "camvid": (write_camvid, {"train": 3, "val": 2, "test": 2}),
@@ -267,9 +268,12 @@ def test_camvid_colours_and_pixel_counts_are_those_of_its_table(shared_data):
         assert data.classes == tuple(entry["name"] for entry in table["classes"])
         assert data.colors == tuple(tuple(entry["color"]) for entry in table["classes"])
         assert [data.image_id(i) for i in range(len(data))] == (root / f"{split}.txt").read_text().split()
-        labels = torch.zeros(256, dtype=torch.long)
+        labels = np.zeros(256, np.int64)
         for index in range(len(data)):
-            labels += data.examine(index).sample[1]["semantic"].flatten().bincount(minlength=256)
+            values = read_label_map(data.label_path(index)).numpy()
+            labels += np.bincount(data.table[values].ravel(), minlength=256)
+            assert image_size(data.image_path(index)) == values.shape == (360, 480)
+        assert torch.equal(data[0][1]["semantic"], torch.from_numpy(data.table[read_label_map(data.label_path(0))]))
         assert [*labels[:11].tolist(), int(labels[255])] == counts
         assert int(labels.sum()) == sum(counts)
 
@@ -286,7 +290,10 @@ LISTS = {
         "train/0001TP_000.jpg trainannot/0001TP_000.png\n./train/0001TP_001.png trainannot/0001TP_001.png\n"
     ),
     "relative images": "train/0001TP_000.jpg\ntrain/0001TP_001.png\n",
-    "backslashes": "train\\0001TP_000.jpg trainannot\\0001TP_000.png\ntrain\\0001TP_001.png trainannot\\0001TP_001.png",
+    "backslashes": "train\\0001TP_000.jpg\ntrain\\0001TP_001.png\n",
+    "pairs with backslashes": (
+        "train\\0001TP_000.jpg trainannot\\0001TP_000.png\ntrain\\0001TP_001.png trainannot\\0001TP_001.png"
+    ),
 }
 
 
@@ -311,6 +318,19 @@ def test_camvid_names_with_spaces_and_dots(tmp_path):
     data = open_data(f"camvid:{root}")
     assert data.image_id(0) == "a frame.of mine"
     assert data[0][0].shape == (3, 24, 32)
+
+
+def test_camvid_pairs_of_different_names(tmp_path):
+    """As in the original 32-class release: x.png and x_L.png. Then a label map's image can't be told from its name."""
+    root = write_camvid(tmp_path)
+    for path in (root / "trainannot").iterdir():
+        path.rename(path.with_name(f"{path.stem}_L.png"))
+    (root / "raw").mkdir()
+    (root / "train").rename(root / "raw" / "train")
+    (root / "train.txt").write_text("/CamVid/raw/train/0001TP_000.jpg /CamVid/trainannot/0001TP_000_L.png\n")
+    data = open_data(f"camvid:{root}")
+    assert data.pairs == [("raw/train/0001TP_000.jpg", "trainannot/0001TP_000_L.png")]
+    assert list(data.problems()) == []
 
 
 def test_camvid_an_empty_list(tmp_path):

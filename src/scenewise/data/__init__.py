@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scenewise.data.base import DataSet, Problem
-from scenewise.data.formats import FORMATS, open_data
+from scenewise.data.check import DataReport, check_data
+from scenewise.data.formats import FORMATS, open_data, splits_of
 
-__all__ = ["FORMATS", "DataSet", "Problem", "open_data"]
+__all__ = ["FORMATS", "DataReport", "DataSet", "Problem", "check_data", "open_data", "splits_of"]

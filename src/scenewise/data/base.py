@@ -237,17 +237,24 @@ class LabelMapDataSet(DataSet):
             if image in seen:
                 yield Problem(str(self.root / image), f"is more than once in split {self.split!r}", "suspicion")
             seen.add(image)
-        for images, labels in dict.fromkeys((os.path.dirname(i), os.path.dirname(j)) for i, j in self.pairs):
-            try:
-                known = images_in(self.root / images, self.image_ending)
-                found = images_in(self.root / labels, self.label_ending)
-            except DataError as error:
-                yield Problem.of(error)
-                continue
-            for key in sorted(found.keys() - known.keys()):
-                yield Problem(
-                    str(self.root / labels / found[key]), f"a label map without its image in {self.root / images}"
-                )
+        folders: dict[tuple[str, str], bool] = {}  # those of images and labels -> whether all pairs there share a name
+        for image, label in self.pairs:
+            (images, image_name), (labels, label_name) = os.path.split(image), os.path.split(label)
+            same = key_of(image_name, self.image_ending) == key_of(label_name, self.label_ending)
+            folders[images, labels] = folders.get((images, labels), True) and same
+        for (images, labels), same in folders.items():
+            if same:
+                yield from self._unmatched(self.root / images, self.root / labels)
+
+    def _unmatched(self, images: Path, labels: Path) -> Iterator[Problem]:
+        """The label maps in one folder that have no image of the same name in another."""
+        try:
+            known, found = images_in(images, self.image_ending), images_in(labels, self.label_ending)
+        except DataError as error:
+            yield Problem.of(error)
+            return
+        for key in sorted(found.keys() - known.keys()):
+            yield Problem(str(labels / found[key]), f"a label map without its image in {images}")
 
 
 INVALID = 254  # in a table: the value stands for nothing

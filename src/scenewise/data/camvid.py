@@ -53,6 +53,7 @@ class CamVid(LabelMapDataSet):
 
     def _pair(self, line: str, images: dict[str, str]) -> tuple[str, str]:
         """The image's and the label map's file, below root, that a line of a list names."""
+        line = line.replace("\\", "/")
         paths = line.split()
         if len(paths) == 2 and all(key_of(path) is not None for path in paths):
             return self._below(paths[0]), self._below(paths[1])
@@ -64,6 +65,6 @@ class CamVid(LabelMapDataSet):
 
     def _below(self, path: str) -> str:
         """The longest tail of ``path`` that exists below root; where none does, its folder and name."""
-        parts = PurePosixPath(path.replace("\\", "/").lstrip("/")).parts
+        parts = PurePosixPath(path.lstrip("/")).parts
         tails = ("/".join(parts[first:]) for first in range(len(parts)))
         return next((tail for tail in tails if (self.root / tail).is_file()), "/".join(parts[-2:]))

@@ -115,10 +115,11 @@ class _Check:
 
     def _seen(self, data: DataSet, index: int, sample: Sample) -> Iterator[Problem]:
         """A suspicion where the image of ``sample`` came before, pixel by pixel."""
-        image = sample[0].numpy()
-        key = blake2b(image.tobytes(), digest_size=16, person=str(image.shape).encode()[:16]).digest()
+        image = np.ascontiguousarray(sample[0].numpy())
+        digest = blake2b(image.data, digest_size=16)
+        digest.update(str(image.shape).encode())
         file = str(data.image_path(index)) if isinstance(data, LabelMapDataSet) else data.image_id(index)
-        split, first = self.pictures.setdefault(key, (data.split, file))
+        split, first = self.pictures.setdefault(digest.digest(), (data.split, file))
         if split != data.split and not {split, data.split} & UNIONS:
             same = "is also" if first == file else f"the same picture as {first}"
             yield Problem(file, f"{same} in split {split!r}; here it is in {data.split!r}", "suspicion")
@@ -134,14 +135,13 @@ class _Check:
         total = sum(self.labels.values(), np.zeros(256, np.int64))
         if not total.any():
             return  # no sound label map at all: the errors say why
-        train = self.labels.get("train")
-        for label, name in enumerate(opened[0].classes):
-            if total[label] == 0:
-                yield Problem(
-                    str(root), f"class {label} ({name!r}) has no pixel in {_listed(self.labels)}", "suspicion"
-                )
-            elif train is not None and train[label] == 0:
-                yield Problem(str(root), f"class {label} ({name!r}) has no pixel in split 'train'", "suspicion")
+        never = [label for label in range(len(opened[0].classes)) if total[label] == 0]
+        train = self.labels.get("train", total)
+        elsewhere = [label for label in range(len(opened[0].classes)) if total[label] and train[label] == 0]
+        for labels, where in ((never, _listed(self.labels)), (elsewhere, "split 'train', where others have some")):
+            if labels:
+                names = ", ".join(f"{label} ({opened[0].classes[label]!r})" for label in labels)
+                yield Problem(str(root), f"no pixel of class {names} in {where}", "suspicion")
 
     def _odd_values(self, root: Path, data: LabelMapDataSet) -> Iterator[Problem]:
         present = np.flatnonzero(self.values).tolist()

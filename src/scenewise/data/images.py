@@ -134,6 +134,8 @@ def _opened(path: str | Path) -> Iterator[ImageFile]:
         with Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            if picture.format == "EPS":  # a program; Pillow would have Ghostscript run it
+                raise DataError(f"{path}: PostScript; expected PNG, JPEG or another raster format")
             yield picture
     except (ScenewiseError, MemoryError):
         raise

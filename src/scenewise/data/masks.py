@@ -23,7 +23,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scenewise.data.base import MAX_CLASSES, LabelMapDataSet, images_in, key_of, no_split, read_lines, value_table
+from scenewise.data.base import (
+    MAX_CLASSES,
+    LabelMapDataSet,
+    images_in,
+    key_of,
+    names_in,
+    no_split,
+    read_lines,
+    value_table,
+)
 from scenewise.errors import DataError, suggest
 from scenewise.types import IGNORE
 
@@ -111,7 +120,7 @@ class Masks(LabelMapDataSet):
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(name for name in names_in(folder) if not name.startswith(".") and (folder / name).is_dir())
 
 
 def _rank(split: str) -> int:

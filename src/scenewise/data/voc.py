@@ -79,7 +79,7 @@ class VOC(LabelMapDataSet):
 
     @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
-        """The lists whose first image has a label map: train, val and trainval first, then others."""
+        """The lists whose first image has a label map, and empty ones: train, val and trainval first, then others."""
         year = year_of(root)
         labelled = {folder.name: names_in(folder) for folder in year.glob("SegmentationClass*")}
         lists = {path.stem: path for path in sorted((year / LISTS).glob("*.txt"))}
@@ -88,8 +88,8 @@ class VOC(LabelMapDataSet):
 
 
 def _is_labelled(listing: Path, labelled: dict[str, set[str]]) -> bool:
-    first = next((line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()), "")
-    return any(f"{first}.png" in names for names in labelled.values())
+    names = listing.read_text(encoding="utf-8-sig", errors="replace").split()
+    return not names or any(f"{names[0]}.png" in there for there in labelled.values())
 
 
 def year_of(root: Path) -> Path:

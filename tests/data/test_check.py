@@ -1,0 +1,230 @@
+"""The data-set checker: sound data has no problem, and each mistake is found."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scenewise.data.base import Problem
+from scenewise.data.check import check_data
+from scenewise.errors import DataError, UsageError
+from tests.data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
+
+SOUND = {
+    "camvid": (write_camvid, {"train": 3, "val": 2, "test": 2}),
+    "masks": (write_masks, {"train": 3, "val": 2}),
+    "voc": (write_voc, {"train": 3, "val": 2}),
+    "cityscapes": (write_cityscapes, {"train": 4, "val": 2}),
+    "ade20k": (write_ade20k, {"train": 2, "val": 2}),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_data_has_no_problem(tmp_path, name):
+    write, counts = SOUND[name]
+    source = f"{name}:{write(tmp_path)}"
+    calls = []
+    report = check_data(source, progress=lambda done, total: calls.append((done, total)))
+    assert report.problems == []
+    assert report.ok
+    assert report.source == source
+    assert report.splits == counts
+    total = sum(counts.values())
+    assert calls == [(i, total) for i in range(1, total + 1)]
+
+
+def test_the_pixels_of_each_class_are_counted(tmp_path):
+    root = write_masks(tmp_path)
+    files = [*(root / "labels").rglob("*.png")]
+    values = np.concatenate([np.array(Image.open(file)).ravel() for file in files])
+    assert check_data(f"masks:{root}").class_pixels == {
+        name: int((values == label).sum()) for label, name in enumerate(("road", "grass", "sky"))
+    }
+
+
+def test_the_pixels_of_camvid(shared_data):
+    import json
+
+    root = shared_data("camvid")
+    report = check_data(f"camvid:{root}", ["val"])
+    table = json.loads((root / "classes.json").read_text())
+    assert report.splits == {"val": 101}
+    assert report.problems == []
+    assert list(report.class_pixels.values()) == table["pixel_counts"]["val"][:11]
+
+
+def test_a_split_of_unions_is_left_out_and_no_leak(tmp_path):
+    root = write_voc(tmp_path)
+    assert "trainval" not in check_data(f"voc:{root}").splits
+    report = check_data(f"voc:{root}", ["train", "trainval"])
+    assert report.splits == {"train": 3, "trainval": 5}
+    assert report.problems == []
+    for split in ("train", "val"):
+        (root / "VOC2012" / "ImageSets" / "Segmentation" / f"{split}.txt").unlink()
+    assert check_data(f"voc:{root}").splits == {"trainval": 5}  # where it is all that there is
+    flat = write_masks(tmp_path / "flat", "flat")
+    assert check_data(f"masks:{flat}").splits == {"train": 4}
+    assert check_data(f"masks:{flat}", ["all"]).splits == {"all": 4}
+
+
+def test_all_errors_of_all_splits_are_found(tmp_path):
+    root = write_camvid(tmp_path)
+    (root / "train" / "0001TP_000.jpg").write_bytes(b"")
+    (root / "trainannot" / "0001TP_001.png").unlink()
+    Image.new("L", (32, 24), 77).save(root / "trainannot" / "0001TP_002.png")
+    Image.new("L", (3, 3)).save(root / "valannot" / "0016E5_0.png")
+    Image.new("L", (3, 3)).save(root / "testannot" / "more.png")
+    (root / "test.txt").write_text("S_1\nS_2\nS_3\n")
+    report = check_data(f"camvid:{root}")
+    assert not report.ok
+    assert report.splits == {"train": 3, "val": 2, "test": 3}
+    found = [(problem.file.removeprefix(f"{root}/"), problem.message) for problem in report.problems]
+    expected = [
+        ("train/0001TP_000.jpg", "the file is empty"),
+        ("trainannot/0001TP_001.png", "not found; expected the label map of"),
+        ("trainannot/0001TP_002.png", r"pixel \(row 0, column 0\) has value 77, and 767 more"),
+        ("valannot/0016E5_0.png", r"the label map is 3 x 3 pixels"),
+        ("testannot/more.png", "a label map without its image in"),
+        ("test/S_3.png", "not found; expected an image"),
+        ("testannot/S_3.png", "not found; expected the label map"),
+        (str(root), "no pixel of class .* in split 'train'"),
+    ]
+    assert len(found) == len(expected)
+    for (file, message), (expected_file, pattern) in zip(found, expected, strict=True):
+        assert file == expected_file
+        assert re.match(pattern, message)
+    assert [p.severity for p in report.problems] == ["error"] * 7 + ["suspicion"]
+
+
+def test_a_split_that_can_not_be_opened_is_a_problem(tmp_path):
+    root = write_camvid(tmp_path)
+    (root / "val.txt").write_text("")
+    report = check_data(f"camvid:{root}")
+    assert report.problems == [Problem(f"{root}/val.txt", "the list is empty; expected one entry a line")]
+    assert report.splits == {"train": 3, "test": 2}
+    assert [p.message for p in check_data(f"camvid:{root}", ["dev"]).problems] == [
+        "there is no split 'dev'; splits here: train, val, test; expected a list dev.txt of its images"
+    ]
+
+
+def test_a_folder_of_another_layout(tmp_path):
+    assert [p.message for p in check_data(f"camvid:{tmp_path}").problems] == ["no split is there that could be checked"]
+    assert not check_data(f"masks:{tmp_path}").ok
+    with pytest.raises(DataError, match="no folder JPEGImages"):
+        check_data(f"voc:{tmp_path}")
+    with pytest.raises(UsageError, match="there is no format"):
+        check_data(f"vox:{tmp_path}")
+
+
+def test_splits_that_share_folders_tell_of_a_stray_once(tmp_path):
+    root = write_voc(tmp_path)
+    Image.new("P", (4, 4)).save(root / "VOC2012" / "SegmentationClass" / "stray.png")
+    report = check_data(f"voc:{root}")
+    assert [p.message for p in report.problems] == [
+        f"a label map without its image in {root / 'VOC2012' / 'JPEGImages'}"
+    ]
+    assert not report.ok
+
+
+def test_a_picture_in_two_splits_is_suspicious(tmp_path):
+    """The same pixels under another name and in another file format."""
+    root = write_masks(tmp_path)
+    images, labels = root / "images", root / "labels"
+    Image.open(images / "train" / "b.c.png").save(images / "val" / "copy.bmp")
+    shutil.copy(labels / "train" / "b.c.png", labels / "val" / "copy.png")
+    report = check_data(f"masks:{root}")
+    assert report.ok
+    assert report.problems == [
+        Problem(
+            str(images / "val" / "copy.bmp"),
+            f"the same picture as {images / 'train' / 'b.c.png'} in split 'train'; here it is in 'val'",
+            "suspicion",
+        )
+    ]
+    assert str(report.problems[0]).startswith(f"{images / 'val' / 'copy.bmp'}: suspicious: the same picture as ")
+
+
+def test_a_picture_twice_in_one_split_is_suspicious(tmp_path):
+    root = write_masks(tmp_path)
+    for folder, ending in (("images", "png"), ("labels", "png")):
+        shutil.copy(root / folder / "train" / f"b.c.{ending}", root / folder / "train" / f"d.{ending}")
+    (found,) = check_data(f"masks:{root}").problems
+    assert found.message == f"the same picture as {root / 'images' / 'train' / 'b.c.png'}, in the same split 'train'"
+
+
+def test_pictures_of_another_size_are_others(tmp_path):
+    """The same bytes in rows of another length."""
+    root = write_masks(tmp_path)
+    for name, size in (("wide", (12, 8)), ("high", (8, 12))):
+        Image.new("RGB", size, (9, 9, 9)).save(root / "images" / "train" / f"{name}.png")
+        Image.new("L", size, 1).save(root / "labels" / "train" / f"{name}.png")
+    assert check_data(f"masks:{root}").problems == []
+
+
+def test_a_list_copied_to_another_split_is_suspicious(tmp_path):
+    root = write_masks(tmp_path, "lists")
+    shutil.copy(root / "train.txt", root / "val.txt")
+    report = check_data(f"masks:{root}")
+    assert len(report.problems) == 3
+    assert {p.message for p in report.problems} == {"is also in split 'train'; here it is in 'val'"}
+
+
+def relabelled(root, change):
+    for file in (root / "labels").rglob("*.png"):
+        Image.fromarray(change(np.array(Image.open(file))).astype(np.uint8)).save(file)
+
+
+def test_masks_saved_as_0_and_255_are_suspicious(tmp_path):
+    root = write_masks(tmp_path, classes="txt")
+    (root / "classes.txt").write_text("background\ncell\n")
+    relabelled(root, lambda values: np.where(values == 0, 0, 255))
+    report = check_data(f"masks:{root}")
+    assert report.ok
+    assert [p.message for p in report.problems] == [
+        "all label maps hold only the values 0 and 255; expected indices 0 to 1 of the 2 classes. "
+        "Were masks saved as 0 and 255?",
+        "no pixel of class 1 ('cell') in any of the splits train, val",
+    ]
+    (root / "classes.txt").write_text("cell\n")  # one class and pixels to ignore: as it should be
+    assert check_data(f"masks:{root}").problems == []
+
+
+def test_labels_counted_from_1_are_suspicious(tmp_path):
+    root = write_masks(tmp_path, classes="txt")
+    relabelled(root, lambda values: np.where(values == 255, 255, values + 1))
+    report = check_data(f"masks:{root}")
+    assert len(report.problems) == 6  # an error for each of the 5 files, and
+    assert report.problems[-1] == Problem(
+        str(root),
+        "no pixel has value 0, and some have 3; expected indices 0 to 2 of the 3 classes. Are all labels one too high?",
+        "suspicion",
+    )
+
+
+def test_one_value_too_high_is_no_sign_of_labels_counted_from_1(tmp_path):
+    root = write_masks(tmp_path, classes="txt")
+    relabelled(root, lambda values: np.where(values == 2, 3, values))
+    report = check_data(f"masks:{root}")
+    assert [p.severity for p in report.problems] == ["error"] * 5
+
+
+def test_a_class_that_does_not_occur_is_suspicious(tmp_path):
+    root = write_masks(tmp_path)
+    for file in (root / "labels" / "train").glob("*.png"):
+        values = np.array(Image.open(file))
+        Image.fromarray(np.where(values == 1, 255, values).astype(np.uint8)).save(file)
+    assert [p.message for p in check_data(f"masks:{root}").problems] == [
+        "no pixel of class 1 ('grass') in split 'train', where others have some"
+    ]
+    assert [p.message for p in check_data(f"masks:{root}", ["train"]).problems] == [
+        "no pixel of class 1 ('grass') in split 'train'"
+    ]
+
+
+def test_the_built_in_scenes_are_sound():
+    report = check_data("scenes:count=2,size=48x64")
+    assert report.ok
+    assert report.splits == {"train": 2, "val": 2, "test": 2}
+    assert sum(report.class_pixels.values()) == 6 * 48 * 64
