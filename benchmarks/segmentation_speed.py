@@ -5,12 +5,12 @@
     python benchmarks/segmentation_speed.py --rounds 5 --sizes 360x480
 
 Both run in turn in one process, on the same random images and weights. Timed is what a user waits for from the batch
-to the class map: torchvision's ``model(normalised images)["out"].argmax(1)`` in evaluation mode under ``inference_mode``,
-against scenewise's ``Predictor``. Before anything is timed, the outputs are asserted equal: logits within 1e-4 of their
-largest value at fp32, and the class maps of bf16 on most pixels. The training step is forward, loss (cross-entropy; both
-with the auxiliary head at torchvision's weight of 0.5), backward and an SGD step, at batch 2. Printed are medians over
-the rounds and the ratio of the pairs. What bf16 costs on real images is told by
-``scenewise evaluate street-scenes --data camvid:... --precision bf16`` beside the same without it.
+to the class map: torchvision's ``model(normalised images)["out"].argmax(1)`` in evaluation mode and inference mode,
+against scenewise's ``Predictor``. Before anything is timed, the outputs are asserted equal: logits within 1e-4 of
+their largest value at fp32, and the class maps of bf16 on most pixels. The training step is forward, loss (cross-
+entropy; both with the auxiliary head at torchvision's weight of 0.5), backward and an SGD step, at batch 2. Printed
+are medians over the rounds and the ratio of the pairs. What bf16 costs on real images is told by ``scenewise evaluate
+street-scenes --data camvid:... --precision bf16`` beside the same without it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ SOURCE = Path(scenewise.__file__).parent
 LAYERS = {  # a room -> the rooms that it may import
     "cli": {"engine", "recipe", "loading", "catalog", "data", "results", "draw", "types", "model", "files"},
     "engine": {
-        "recipe", "data", "checkpoint", "catalog", "model", "metrics", "losses", "nn", "ops", "types", "files",
+        "loading", "recipe", "data", "checkpoint", "catalog", "model", "metrics", "losses", "nn", "ops", "types",
+        "files",
     },
     "systems": {"model", "nn", "losses", "ops", "types", "systems"},
     "nn": {"ops", "types", "nn", "checkpoint", "download"},

@@ -117,6 +117,7 @@ class Recipe(_Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     trainer: TrainerSettings = TrainerSettings()
+    init: str | None = None  # a checkpoint or a name; its weights are started from where they fit, the others are named
     about: str | None = None  # free text: what this is, and what it reached
 
     @property

@@ -228,7 +228,7 @@ def test_the_average_equals_torchs():
     decay = {"now": 0.0}
     theirs = AveragedModel(
         model,
-        avg_fn=lambda average, new, count: average.lerp(new.to(average.dtype), 1 - decay["now"]),
+        avg_fn=lambda mean, new, count: mean.lerp(new, 1 - decay["now"]) if mean.is_floating_point() else new,
         use_buffers=True,
     )
     theirs.update_parameters(model)  # its first update copies
@@ -266,3 +266,24 @@ def test_a_second_run_of_the_same_name_is_refused(whole_run):
     recipe = whole_run.folder / "recipe.yaml"
     with pytest.raises(UsageError, match="holds a run already; resume it"):
         train(recipe, quiet=True)
+
+
+def test_a_run_starts_with_the_weights_that_fit_and_names_the_others(whole_run, tiny_recipe, tmp_path, capsys):
+    """From a model of nine classes to one of two: all but the classifier are taken over."""
+    recipe = tiny_recipe(
+        data__train=f"masks:{_uneven_masks(tmp_path / 'masks')}",
+        data__val=None,
+        data__val_split=None,
+        trainer__epochs=1,
+        optimizer__lr=1e-12,
+        trainer__freeze_norm="all",
+        init=str(whole_run.best_checkpoint),
+    )
+    run = train(recipe)
+    said = capsys.readouterr().err
+    assert said.count("newly initialised: classifier.1.") == 2
+    assert "[2, 16, 1, 1]" in said.replace("\n", "")
+    before, after = read_tensors(whole_run.best_checkpoint), read_tensors(run.last_checkpoint)
+    for key, value in after.items():
+        if not key.startswith("classifier.1."):
+            torch.testing.assert_close(value, before[key], rtol=1e-5, atol=1e-6)

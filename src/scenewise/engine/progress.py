@@ -59,7 +59,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line above the bars."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: int, epoch: int, epochs: int, terms: Mapping[str, float]) -> None:
         """A step is done."""

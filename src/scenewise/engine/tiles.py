@@ -118,4 +118,4 @@ def _overlap(overlap: int | float, side: int) -> int:
 
 def _kept(start: int, side: int, margin: int, length: int) -> slice:
     """The part of a tile that counts: without its margin, and within the image."""
-    return slice(max(margin, -start), min(side - margin, length - start))
+    return slice(margin, min(side - margin, length - start))  # no tile begins farther out than its margin

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.catalog import build, options
-from scenewise.checkpoint import save_checkpoint
+from scenewise.checkpoint import save_checkpoint, transfer
 from scenewise.data import DataSet, open_data
 from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
 from scenewise.data.transforms import ResizeToInput, build_transforms
@@ -35,6 +35,7 @@ from scenewise.engine.progress import Progress
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
 from scenewise.files import write_text
+from scenewise.loading import load
 from scenewise.model import Model
 from scenewise.recipe import Recipe, load_recipe
 
@@ -191,6 +192,8 @@ def _train_process(
         training = _Training(fabric, recipe, folder, transform, quiet or fabric.global_rank > 0)
         if resume:
             training.resume()
+        elif recipe.init is not None:
+            training.start_from(recipe.init)
         return vars(training.run())
     finally:
         torch.use_deterministic_algorithms(before)
@@ -471,6 +474,15 @@ class _Training:
     def _scaler_state(self) -> dict[str, Any] | None:
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         return None if scaler is None else scaler.state_dict()
+
+    def start_from(self, source: str) -> None:
+        """Start with the weights of the model ``source`` where they fit; say which of ours stay as they were built."""
+        left = transfer(self.model, load(source).state_dict(), source)
+        if self.average is not None:
+            self.average.module.load_state_dict(self.model.state_dict())
+        for line in left:
+            self.progress.note(f"not in {source}, newly initialised: {line}")
+        self.progress.note(f"starts with {len(self.model.state_dict()) - len(left)} tensors of {source}")
 
     def resume(self) -> None:
         """Go on from the folder's training state."""

@@ -15,8 +15,8 @@ def resize_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
         size: (H, W).
 
     Returns:
-        int64 [H,W]. Of equal scores the first class wins. Classes are resized one by one, so that many classes on a large
-        image need no more memory than a few maps of H x W.
+        int64 [H,W]. Of equal scores the first class wins. Classes are resized one by one, so that many classes on a
+        large image need no more memory than a few maps of H x W.
     """
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits.argmax(0)
