@@ -92,7 +92,7 @@ def test_one_bad_image_does_not_lose_the_others(run, checkpoint, photos, tmp_pat
         (["predict", "PHOTOS", "--model", "CHECKPOINT", "--tiles", "big"], "expected HEIGHTxWIDTH"),
         (["predict", "PHOTOS", "--model", "CHECKPOINT", "--scales", "1;2"], "expected numbers with commas"),
         (["predict", "PHOTOS", "--model", "CHECKPOINT", "--device", "abacus"], "device 'abacus'"),
-        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--precision", "8"], "expected '32', 'bf16' or '16'"),
+        (["predict", "PHOTOS", "--model", "CHECKPOINT", "--precision", "8"], "'8' is not one of '32', 'bf16', '16'"),
         (["predict", "PHOTOS", "--model", "CHECKPOINT", "--out", "CHECKPOINT"], "can't be written"),
         (["evaluate", "CHECKPOINT", "--data", "camvit:x"], "did you mean 'camvid'?"),
         (["evaluate", "CHECKPOINT", "--data", "camvid:nowhere"], "nowhere: not found"),

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,7 +40,7 @@ DEFAULT_MODEL = "street-scenes"
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged or published name, or a checkpoint.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="Published weights as a local file, in place of a download.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-PrecisionOption = Annotated[str, typer.Option(help="32, bf16, or 16 (GPU only).")]
+PrecisionOption = Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the computation; 16 needs a GPU.")]
 FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and average.")]
 ScalesOption = Annotated[str | None, typer.Option(help="Average over these sizes of the image, such as 0.75,1,1.25.")]
 TilesOption = Annotated[str | None, typer.Option(help="See the image in overlapping tiles of HxW pixels.")]
@@ -412,12 +412,12 @@ def models(
         _print_table(table)
         return
     system = find(name)
-    described = [
+    described: list[dict[str, Any]] = [
         {"option": o.name, "takes": o.describe(), "default": None if o.required else o.default, "about": o.about}
         for o in options(name).values()
     ]
     cls = system.load()
-    facts = {"name": name, "task": system.task, "paper": system.paper}
+    facts: dict[str, Any] = {"name": name, "task": system.task, "paper": system.paper}
     facts |= {"needs": sorted(cls.needs), "fills": sorted(cls.fills)}
     if json:
         _print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})

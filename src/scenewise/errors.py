@@ -1,12 +1,12 @@
 """The errors that scenewise raises on purpose.
 
-    ScenewiseError              anything that a user can cause and mend; the command prints it without a traceback
-    ├── UsageError              an argument, option or recipe entry that does not fit
-    ├── DataError               a file or annotation of a data set that does not fit
-    ├── CheckpointError         a checkpoint or weights file that does not fit
-    ├── TrainingError           training cannot go on, such as a loss that is not finite
-    ├── MissingExtraError       an optional package is needed
-    └── DownloadError           published weights could not be fetched or verified
+ScenewiseError              anything that a user can cause and mend; the command prints it without a traceback
+├── UsageError              an argument, option or recipe entry that does not fit
+├── DataError               a file or annotation of a data set that does not fit
+├── CheckpointError         a checkpoint or weights file that does not fit
+├── TrainingError           training cannot go on, such as a loss that is not finite
+├── MissingExtraError       an optional package is needed
+└── DownloadError           published weights could not be fetched or verified
 """
 
 from __future__ import annotations

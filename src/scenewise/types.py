@@ -176,7 +176,8 @@ class InputSpec:
         unknown = sorted(set(values) - names)
         if unknown:
             raise UsageError(f"input: unknown entry {unknown[0]!r}; known: {', '.join(sorted(names))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 @dataclass
