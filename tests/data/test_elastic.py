@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from scenewise.data.elastic import ElasticDeformation
 from scenewise.data.transforms import build_transforms
 from scenewise.errors import UsageError
-from scenewise.types import IGNORE, SemanticMask
+from scenewise.types import IGNORE, KeyPoints, NormalMap, SemanticMask
 
 HEIGHT, WIDTH = 180, 240
 
@@ -27,7 +27,7 @@ def discs(radius=10):
         "masks": tv_tensors.Mask(masks),
         "semantic": SemanticMask(masks.any(0).to(torch.uint8)),
         "boxes": tv_tensors.BoundingBoxes(torch.cat([centers - radius, centers + radius], 1), format="XYXY", **canvas),
-        "keypoints": tv_tensors.KeyPoints(centers[:, None], **canvas),
+        "keypoints": KeyPoints(centers[:, None], **canvas),
     }
     return tv_tensors.Image(masks.any(0).to(torch.uint8).mul(255).expand(3, -1, -1).contiguous()), target
 
@@ -57,12 +57,27 @@ def test_everything_moves_together(seed):
 def test_keypoints_are_at_the_inverse_of_the_field(seed):
     torch.manual_seed(seed)
     transform = ElasticDeformation()
-    points = tv_tensors.KeyPoints(torch.rand(50, 1, 2) * torch.tensor([WIDTH, HEIGHT]), canvas_size=(HEIGHT, WIDTH))
+    points = KeyPoints(torch.rand(50, 1, 2) * torch.tensor([WIDTH, HEIGHT]), canvas_size=(HEIGHT, WIDTH))
     params = transform.make_params([points])
     moved = transform.transform(points, params)[:, 0].numpy()
     at = [moved[:, 1] - 0.5, moved[:, 0] - 0.5]  # row and column, as indices
     field = np.stack([map_coordinates(f, at, order=1, mode="nearest") for f in params["field"].numpy()], 1)
     np.testing.assert_allclose(moved + field, points[:, 0].numpy(), rtol=0, atol=0.01)  # the iteration has converged
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_box_holds_its_bent_sides(seed):
+    """A large rectangle bends between its corners; its box is that of its mask."""
+    torch.manual_seed(seed)
+    mask = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)
+    mask[0, 50:130, 50:190] = True
+    box = torch.tensor([[50.0, 50.0, 190.0, 130.0]])
+    canvas = {"canvas_size": (HEIGHT, WIDTH)}
+    target = {"masks": tv_tensors.Mask(mask), "boxes": tv_tensors.BoundingBoxes(box, format="XYXY", **canvas)}
+    _, after = ElasticDeformation()(tv_tensors.Image(mask.float()), target)
+    ys, xs = after["masks"][0].nonzero().T
+    tight = torch.tensor([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    assert (after["boxes"][0] - tight).abs().max() < 1.2  # a pixel of the mask is in or out as a whole
 
 
 def test_types_and_sizes_stay():
@@ -103,7 +118,7 @@ def test_images_without_objects():
     target = {
         "masks": tv_tensors.Mask(torch.zeros(0, 20, 30, dtype=torch.bool)),
         "boxes": tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", **canvas),
-        "keypoints": tv_tensors.KeyPoints(torch.zeros(0, 5, 2), **canvas),
+        "keypoints": KeyPoints(torch.zeros(0, 5, 2), **canvas),
     }
     _, after = ElasticDeformation()(tv_tensors.Image(torch.zeros(3, 20, 30)), target)
     assert {k: tuple(v.shape) for k, v in after.items()} == {k: tuple(v.shape) for k, v in target.items()}
@@ -142,6 +157,13 @@ def test_fill():
     assert torch.equal(after["depth"].isnan(), outside)
     assert torch.equal(after["semantic"] == IGNORE, outside)
     assert (moved[:, outside] == 7).float().mean() > 0.9  # but for the blended edge
+
+
+def test_normals_are_refused():
+    """A distortion of the picture says nothing about the directions in it."""
+    image, _ = discs()
+    with pytest.raises(UsageError, match="not sheared or distorted"):
+        ElasticDeformation()(image, {"normals": NormalMap(torch.zeros(3, HEIGHT, WIDTH))})
 
 
 def test_by_name_in_a_recipe():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import InterpolationMode, Transform
+from torchvision.transforms.v2 import InterpolationMode, Transform, query_size
 from torchvision.transforms.v2 import functional as TF
 
 from scenewise.errors import UsageError
@@ -41,6 +41,9 @@ class ElasticDeformation(Transform):
     whole pixels). A box becomes the box around its deformed outline, clamped to the image. Where the field is so
     steep that it folds over itself, on images of a few tens of pixels, one of several such points is taken.
     Random numbers are torch's global ones.
+
+    Raises:
+        UsageError: the sample has surface normals, whose directions a distortion of the picture does not tell.
     """
 
     def __init__(
@@ -60,9 +63,8 @@ class ElasticDeformation(Transform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """``field``: float32 [2,H,W], the displacement along x and along y at each pixel's centre, in pixels."""
-        size = TF.get_size(next(x for x in flat_inputs if isinstance(x, tv_tensors.TVTensor | Tensor)))
         coarse = torch.randn(1, 2, *self.grid) * self.sigma
-        return {"field": F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)[0]}
+        return {"field": F.interpolate(coarse, size=query_size(flat_inputs), mode="bicubic", align_corners=True)[0]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """``inpt`` deformed by ``field``."""

@@ -127,10 +127,11 @@ class UNet(Model):
         height, width = batch.images.shape[-2:]
         size = self.network.input_length(height), self.network.input_length(width)
         border = self.network.border
-        if not batch.padded:
-            return mirrored_window(pixels, -border, -border, size)
-        rows = zip(pixels, batch.sizes, strict=True)
-        return torch.stack([mirrored_window(row[:, :h, :w], -border, -border, size) for row, (h, w) in rows])
+        if batch.padded:
+            rows = zip(pixels, batch.sizes, strict=True)
+            windows = [mirrored_window(row[:, :h, :w], -border, -border, size) for row, (h, w) in rows]
+            return torch.stack(windows).contiguous(memory_format=torch.channels_last)
+        return mirrored_window(pixels, -border, -border, size).contiguous(memory_format=torch.channels_last)
 
     def pixel_weights(self, batch: Batch) -> Tensor:
         """w of eq. 2, [N,H,W]: the weight of each pixel's class, and on the background the border's weight."""
