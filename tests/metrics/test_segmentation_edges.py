@@ -89,6 +89,16 @@ def test_trimap_of_everything_is_the_whole_image():
     assert torch.equal(metric.confusions[0].counts, whole.counts)
 
 
+def test_trimap_merges():
+    whole, left, right = (TrimapMetrics("abc", radii=(1, 2)) for _ in range(3))
+    for seed, half in ((0, left), (1, right)):
+        for metric in (whole, half):
+            metric.update(predicted(blobs(seed + 50, void=False)), {"semantic": blobs(seed)})
+    left.merge(right)
+    assert left.compute() == whole.compute()
+    assert whole.compute()["images"] == 2
+
+
 def test_trimap_without_edges():
     metric = TrimapMetrics("abc")
     flat = torch.zeros(SIZE, dtype=torch.int64)
