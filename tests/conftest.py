@@ -1,4 +1,4 @@
-"""Shared by all tests: where the real data is, and one thread a process."""
+"""Shared by all tests: where the real data is, and two threads a process, so that sums are taken in one order."""
 
 from pathlib import Path
 
