@@ -16,6 +16,7 @@ street-scenes --data camvid:... --precision bf16`` beside the same without it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -48,6 +49,7 @@ def pair(name: str) -> tuple[nn.Module, Model]:
             module.running_var.uniform_(0.7, 1.3)
     row = PUBLISHED[SYSTEMS[name]]
     ours = row.build()
+    ours.input = dataclasses.replace(ours.input, short_side=None)  # both see the image at the size that is named
     fill_published(ours, theirs.state_dict(), row, name)
     return theirs, ours
 
