@@ -20,7 +20,8 @@ MINIMAL = {"model": {"system": "unet"}, "data": {"train": "scenes:"}}
 def test_every_recipe_builds(path):
     recipe = load_recipe(path)
     arguments = {k: v for k, v in recipe.arguments.items() if k != "backbone_weights"}
-    model = build(recipe.system, ["a", "b", "c"], **arguments)
+    classes = [f"class {i}" for i in range(len(arguments.get("class_weights", "abc")))]
+    model = build(recipe.system, classes, **arguments)
     assert model.needs
     assert (build_transforms(recipe.transforms) is None) == (not recipe.transforms)
 
