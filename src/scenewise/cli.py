@@ -154,7 +154,8 @@ def predict(
     if json:
         _print_json({"model": model, "images": found})
     else:
-        _print_table(_found_table(found))
+        if found:
+            _print_table(_found_table(found))
         print(f"{len(found)} of {len(names)} images done; pictures and JSON files are in {out}")
     if failed:
         raise typer.Exit(2)

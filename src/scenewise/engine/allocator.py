@@ -11,8 +11,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 def keep_memory() -> bool:
     """Let the process keep freed memory for its next use; whether that was possible.
 
-    With glibc's defaults every activation above a few megabytes is mapped anew and touched page by page. On two cores
-    that was a fifth of a training step. Only Linux with glibc knows this; elsewhere nothing is done.
+    With glibc's defaults every activation above a few megabytes is mapped anew and touched page by page, which
+    takes a good part of a training step on few cores. Only Linux with glibc knows this; elsewhere nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return False
