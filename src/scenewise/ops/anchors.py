@@ -1,0 +1,140 @@
+"""Anchors: the boxes of fixed shapes, laid over a grid, that a network scores and moves.
+
+Their drawbacks are known: very many boxes, few of them positive, and sizes and ratios to choose by hand.
+
+Shapes: h x w cells of a feature map, a anchors a cell. Boxes are ``x1, y1, x2, y2`` in pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scenewise.errors import UsageError
+
+
+@dataclass(frozen=True)
+class AnchorSpec:
+    """Which anchors a cell of each feature map has: every size with every ratio.
+
+    Attributes:
+        sizes: for each map, the square roots of the anchors' areas, in pixels.
+        ratios: height / width.
+        offset: where in its cell an anchor's centre lies, in cells: 0 the upper left corner, as in torchvision,
+            0.5 the middle.
+        rounded: whether an anchor's corners, as seen from its centre, are rounded to whole pixels.
+    """
+
+    sizes: tuple[tuple[float, ...], ...]
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    offset: float = 0.0
+    rounded: bool = True
+
+    def __post_init__(self) -> None:
+        # Tuples also where a recipe gives lists, so that the spec can be hashed and compared.
+        object.__setattr__(self, "sizes", tuple(tuple(level) for level in self.sizes))
+        object.__setattr__(self, "ratios", tuple(self.ratios))
+        if not self.sizes or not all(self.sizes) or not self.ratios:
+            raise UsageError(
+                f"anchors: sizes {self.sizes} and ratios {self.ratios}; expected at least one size for each feature "
+                "map, and one ratio"
+            )
+        wrong = [value for value in (*sum(self.sizes, ()), *self.ratios) if not value > 0]
+        if wrong:
+            raise UsageError(f"anchors: {wrong[0]} is no size or ratio; expected numbers above 0")
+
+    @property
+    def per_cell(self) -> list[int]:
+        """The number of anchors a cell of each map."""
+        return [len(level) * len(self.ratios) for level in self.sizes]
+
+
+def grid_anchors(
+    spec: AnchorSpec,
+    image_size: tuple[int, int],
+    map_sizes: Sequence[tuple[int, int]],
+    *,
+    device: torch.device | str | None = None,
+) -> list[Tensor]:
+    """The anchors of each feature map.
+
+    Args:
+        spec: sizes and ratios; one tuple of sizes for each map.
+        image_size: (height, width) of the image, or of the padded batch.
+        map_sizes: (h, w) of each map. A map's stride is image side // map side.
+        device: where the anchors are made.
+
+    Returns:
+        For each map float32 [h*w*a, 4]: row by row, within a row from left to right, within a cell all sizes of the
+        first ratio, then of the second. Anchors reach over the image's borders. Equal to torchvision's
+        ``AnchorGenerator`` where the offset is 0 and corners are rounded.
+    """
+    if len(map_sizes) != len(spec.sizes):
+        raise UsageError(f"anchors: sizes for {len(spec.sizes)} feature maps, but the network has {len(map_sizes)}")
+    anchors = []
+    for sizes, (h, w) in zip(spec.sizes, map_sizes, strict=True):
+        stride = (image_size[0] // max(h, 1), image_size[1] // max(w, 1))
+        anchors.append(shift_anchors(_cell_anchors(spec, sizes, device), (h, w), stride, offset=spec.offset))
+    return anchors
+
+
+def _cell_anchors(spec: AnchorSpec, sizes: tuple[float, ...], device: torch.device | str | None) -> Tensor:
+    """The anchors [a,4] around the origin, ratio by ratio."""
+    sides = torch.tensor(sizes, dtype=torch.float32, device=device)
+    height_factors = torch.sqrt(torch.tensor(spec.ratios, dtype=torch.float32, device=device))
+    heights = (height_factors[:, None] * sides).flatten()
+    widths = ((1 / height_factors)[:, None] * sides).flatten()
+    anchors = torch.stack((-widths, -heights, widths, heights), dim=1) / 2
+    return anchors.round() if spec.rounded else anchors
+
+
+def shift_anchors(cell: Tensor, map_size: tuple[int, int], stride: tuple[int, int], *, offset: float = 0.0) -> Tensor:
+    """The anchors ``cell`` [a,4] of one cell, repeated for every cell of a map.
+
+    Args:
+        cell: as seen from the cell's reference point.
+        map_size: (h, w).
+        stride: (vertical, horizontal) distance of the cells, in pixels.
+        offset: the reference point, in cells from the cell's upper left corner.
+
+    Returns:
+        [h*w*a, 4], row by row, the anchors of a cell together.
+    """
+    h, w = map_size
+    y = (torch.arange(h, device=cell.device) + offset) * stride[0]
+    x = (torch.arange(w, device=cell.device) + offset) * stride[1]
+    rows, columns = torch.meshgrid(y.to(cell), x.to(cell), indexing="ij")
+    shifts = torch.stack((columns, rows, columns, rows), dim=-1)  # [h,w,4]
+    return (shifts[:, :, None] + cell).reshape(-1, 4)
+
+
+def legacy_anchors(
+    stride: int = 16, scales: Sequence[float] = (8, 16, 32), ratios: Sequence[float] = (0.5, 1.0, 2.0)
+) -> Tensor:
+    """The anchors of one cell in the first release of Faster R-CNN, for use with ``plus_one``.
+
+    Args:
+        stride: side of a cell in pixels.
+        scales: sides of the anchors, in cells.
+        ratios: height / width.
+
+    Returns:
+        float32 [a,4], ratio by ratio. Corners are the first and the last pixel (inclusive); the centre is
+        (stride - 1) / 2, half a pixel left of and above the middle of the cell. :func:`shift_anchors` lays them over
+        a map.
+
+    The sides of the ratios are rounded at scale 1 and then enlarged, so the areas of the three ratios differ. Source:
+    py-faster-rcnn, ``generate_anchors.py``; Ren et al., "Faster R-CNN", NIPS 2015, sec. 3.1.1.
+    """
+    widths = np.round(np.sqrt(stride * stride / np.asarray(ratios, dtype=np.float64)))
+    heights = np.round(widths * np.asarray(ratios))
+    # Half of the distance between the first and the last pixel, for every ratio and scale.
+    half_x = (widths[:, None] * np.asarray(scales) - 1).ravel() / 2
+    half_y = (heights[:, None] * np.asarray(scales) - 1).ravel() / 2
+    center = (stride - 1) / 2
+    corners = np.stack((center - half_x, center - half_y, center + half_x, center + half_y), axis=1)
+    return torch.from_numpy(corners.astype(np.float32))

@@ -1,0 +1,157 @@
+"""Boxes: area, overlap, clipping, and the code that a box head regresses.
+
+Shapes: A, B, K boxes ``x1, y1, x2, y2`` in pixels, continuous, unless ``plus_one`` says otherwise. Any of A, B, K may
+be 0. All is computed in the precision of the boxes (float32), also where a network runs in a lower one.
+
+``plus_one=True`` is the legacy rule: corners are the indices of the first and the last pixel, so a side is x2 - x1 + 1.
+Every number published before 2018 or so was made with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Weights = tuple[float, float, float, float]
+
+MAX_LOG_RATIO = math.log(1000 / 16)  # decoded sides grow at most 62.5-fold: an untrained network must not overflow exp
+
+
+def box_area(boxes: Tensor, *, plus_one: bool = False) -> Tensor:
+    """Width times height of ``boxes`` [..., 4]: [...], in square pixels."""
+    one = 1 if plus_one else 0
+    return (boxes[..., 2] - boxes[..., 0] + one) * (boxes[..., 3] - boxes[..., 1] + one)
+
+
+def box_iou(a: Tensor, b: Tensor, *, plus_one: bool = False) -> Tensor:
+    """Intersection over union of each of ``a`` [A,4] with each of ``b`` [B,4]: [A,B], 0..1.
+
+    0, not NaN, for two boxes without area.
+    """
+    intersection, union = _intersection_and_union(a, b, plus_one)
+    return _ratio(intersection, union)
+
+
+def box_ioa(a: Tensor, b: Tensor) -> Tensor:
+    """The share of each of ``a`` [A,4] that lies within each of ``b`` [B,4]: [A,B], 0..1; 0 where a has no area.
+
+    COCO measures a detection against a crowd so: the crowd's box or region is not expected to be filled by one object.
+    """
+    return _ratio(_intersection(a, b, 0), box_area(a)[:, None].expand(len(a), len(b)))
+
+
+def generalized_box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU less the share of the smallest enclosing box that the two do not cover: [A,B], -1..1.
+
+    Args:
+        a: [A,4].
+        b: [B,4].
+
+    Two boxes without area at one place have 0. Source: Rezatofighi et al., "Generalized Intersection over Union",
+    CVPR 2019, algorithm 1.
+    """
+    intersection, union = _intersection_and_union(a, b, False)
+    width = torch.maximum(a[:, None, 2], b[:, 2]) - torch.minimum(a[:, None, 0], b[:, 0])
+    height = torch.maximum(a[:, None, 3], b[:, 3]) - torch.minimum(a[:, None, 1], b[:, 1])
+    hull = width.clamp(min=0) * height.clamp(min=0)
+    return _ratio(intersection, union) - _ratio(hull - union, hull)
+
+
+def _intersection_and_union(a: Tensor, b: Tensor, plus_one: bool) -> tuple[Tensor, Tensor]:
+    intersection = _intersection(a, b, 1 if plus_one else 0)
+    area = box_area(a, plus_one=plus_one)[:, None] + box_area(b, plus_one=plus_one)
+    return intersection, area.sub_(intersection)
+
+
+def _intersection(a: Tensor, b: Tensor, one: int) -> Tensor:
+    # One side at a time and in place: with all anchors of an image, [A,B,2] would be hundreds of megabytes.
+    width = torch.minimum(a[:, None, 2], b[:, 2]).sub_(torch.maximum(a[:, None, 0], b[:, 0])).add_(one).clamp_(min=0)
+    height = torch.minimum(a[:, None, 3], b[:, 3]).sub_(torch.maximum(a[:, None, 1], b[:, 1])).add_(one).clamp_(min=0)
+    return width.mul_(height)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole, torch.zeros_like(part))
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int], *, plus_one: bool = False) -> Tensor:
+    """``boxes`` [...,4] cut off at the borders of an image of ``size`` (height, width).
+
+    A box outside the image becomes one without area on its border. With ``plus_one``, the last coordinates are
+    width - 1 and height - 1.
+    """
+    height, width = (side - 1 for side in size) if plus_one else size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), dim=-1)
+
+
+def at_least(boxes: Tensor, side: float) -> Tensor:
+    """Which of ``boxes`` [K,4] have both width and height of ``side`` pixels or more: bool [K]."""
+    return (boxes[:, 2] - boxes[:, 0] >= side) & (boxes[:, 3] - boxes[:, 1] >= side)
+
+
+def encode_boxes(
+    boxes: Tensor, anchors: Tensor, weights: Weights = (1.0, 1.0, 1.0, 1.0), *, plus_one: bool = False
+) -> Tensor:
+    """The deltas that make ``boxes`` of ``anchors``; undone by :func:`decode_boxes`.
+
+    Args:
+        boxes: [..., 4], with positive width and height.
+        anchors: [..., 4], one for each box, with positive width and height.
+        weights: what dx, dy, dw and dh are multiplied by: all 1 for an RPN, (10, 10, 5, 5) for a second stage, which
+            is the same as dividing by the standard deviations 0.1, 0.1, 0.2, 0.2.
+        plus_one: the legacy rule.
+
+    Returns:
+        [..., 4]: the step between the centres in anchor widths and heights, and the natural logarithm of the ratio of
+        the sides, times the weights. A side of 0 gives an infinite or undefined delta.
+
+    Source: Girshick et al. 2014 (R-CNN), appendix C, eq. 6-9.
+    """
+    x, y, width, height = _centers_and_sides(boxes, plus_one)
+    anchor_x, anchor_y, anchor_width, anchor_height = _centers_and_sides(anchors, plus_one)
+    return torch.stack(
+        (
+            weights[0] * (x - anchor_x) / anchor_width,
+            weights[1] * (y - anchor_y) / anchor_height,
+            weights[2] * torch.log(width / anchor_width),
+            weights[3] * torch.log(height / anchor_height),
+        ),
+        dim=-1,
+    )
+
+
+def decode_boxes(
+    deltas: Tensor, anchors: Tensor, weights: Weights = (1.0, 1.0, 1.0, 1.0), *, plus_one: bool = False
+) -> Tensor:
+    """The boxes that ``deltas`` make of ``anchors``; undoes :func:`encode_boxes`.
+
+    Args:
+        deltas: [..., K, 4], see :func:`encode_boxes`. In a precision below that of the anchors, they are raised to it.
+        anchors: [K, 4], or any shape that broadcasts, such as [K,1,4] for deltas [K,C,4] of each class.
+        weights: those that the deltas were made with.
+        plus_one: the legacy rule. x2 is then the last pixel's index, centre + width / 2 - 1, as in Detectron;
+            py-faster-rcnn leaves out the - 1, so its boxes grow by a pixel.
+
+    Returns:
+        [..., K, 4], not clipped to the image. K may be 0.
+
+    dw and dh are capped at log(1000 / 16). Source: Girshick et al. 2014 (R-CNN), appendix C, eq. 1-4.
+    """
+    deltas = deltas.to(torch.promote_types(deltas.dtype, anchors.dtype))
+    anchor_x, anchor_y, anchor_width, anchor_height = _centers_and_sides(anchors, plus_one)
+    x = deltas[..., 0] / weights[0] * anchor_width + anchor_x
+    y = deltas[..., 1] / weights[1] * anchor_height + anchor_y
+    half_width = 0.5 * (torch.exp((deltas[..., 2] / weights[2]).clamp(max=MAX_LOG_RATIO)) * anchor_width)
+    half_height = 0.5 * (torch.exp((deltas[..., 3] / weights[3]).clamp(max=MAX_LOG_RATIO)) * anchor_height)
+    one = 1 if plus_one else 0
+    return torch.stack((x - half_width, y - half_height, x + half_width - one, y + half_height - one), dim=-1)
+
+
+def _centers_and_sides(boxes: Tensor, plus_one: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    one = 1 if plus_one else 0
+    width = boxes[..., 2] - boxes[..., 0] + one
+    height = boxes[..., 3] - boxes[..., 1] + one
+    return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height

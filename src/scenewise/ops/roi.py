@@ -1,0 +1,219 @@
+"""Features of a fixed size for boxes of any size, and the pyramid level that a box looks at.
+
+Shapes: N images, C channels, H x W feature maps; boxes are a list with one [K_i,4] an image, ``x1, y1, x2, y2`` in
+pixels of the image; K = sum K_i, which may be 0, as may N. Results follow the images, then the boxes of each.
+
+Coordinates are float32 and sums are taken in float32 at least; the result has the features' type. ``scale`` is feature
+map side / image side, such as 1/16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import ops
+
+from scenewise.errors import UsageError
+from scenewise.ops.boxes import box_area
+
+RoITransform = Literal["align", "pool", "warp"]
+Reduce = Literal["mean", "max"]
+
+
+def roi_align(
+    features: Tensor,
+    boxes: Sequence[Tensor],
+    size: int,
+    scale: float,
+    *,
+    sampling: int = 2,
+    aligned: bool = False,
+    reduce: Reduce = "mean",
+) -> Tensor:
+    """RoIAlign: bilinear samples at exact places in each cell of ``size`` x ``size``, nothing rounded.
+
+    Args:
+        features: [N,C,H,W].
+        boxes: N times [K_i,4].
+        size: cells a side.
+        scale: of the feature map to the image.
+        sampling: samples a side of a cell; 0: as many as the cell is feature pixels wide, rounded up.
+        aligned: whether the centre of feature pixel j is at j + 0.5, as in the image (right), or at j, and boxes are at
+            least one feature pixel large (what published weights were trained with).
+        reduce: mean of a cell's samples, or their maximum (not with ``sampling`` 0).
+
+    Returns:
+        [K,C,size,size]. Samples more than a pixel outside the map are 0.
+
+    Source: He et al., "Mask R-CNN", ICCV 2017, sec. 3.
+    """
+    if reduce == "max":
+        if sampling < 1:
+            raise UsageError(f"roi_align: reduce='max' with sampling {sampling}; expected 1 or more samples a side")
+        # A grid `sampling` times as fine with one sample a cell has the same samples: their maximum is a pooling.
+        fine = roi_align(features, boxes, size * sampling, scale, sampling=1, aligned=aligned)
+        return F.max_pool2d(fine, sampling)
+    maps, rois = _prepared(features, boxes)
+    return ops.roi_align(maps, rois, size, scale, sampling, aligned).to(features.dtype)
+
+
+def _prepared(features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Features in float32 at least (torchvision has no bfloat16 on the CPU); boxes as [K,5], the image first."""
+    assert len(features) == len(boxes), f"{len(features)} images, boxes of {len(boxes)}"
+    if features.dtype in (torch.float16, torch.bfloat16):
+        features = features.float()
+    return features, _rois(boxes, features)
+
+
+def _rois(boxes: Sequence[Tensor], like: Tensor) -> Tensor:
+    """[K,5]: index of the image, x1, y1, x2, y2, in type and device of ``like``."""
+    if not boxes:
+        return like.new_zeros((0, 5))
+    counts = torch.tensor([len(b) for b in boxes])
+    index = torch.repeat_interleave(torch.arange(len(boxes)), counts)
+    return torch.cat((index.to(like)[:, None], torch.cat(list(boxes)).to(like)), dim=1)
+
+
+def assign_levels(
+    boxes: Tensor, lowest: int, highest: int, *, canonical_size: float = 224, canonical_level: int = 4
+) -> Tensor:
+    """The pyramid level that each box takes its features from: floor(k0 + log2(sqrt(w h) / size)).
+
+    Args:
+        boxes: [K,4].
+        lowest: the finest level; level k has stride 2^k.
+        highest: the coarsest.
+        canonical_size: a box of this side, in pixels, ...
+        canonical_level: ... is at this level.
+
+    Returns:
+        int64 [K], ``lowest`` to ``highest``. A box without area is at the lowest.
+
+    1e-6 is added before rounding down, as all implementations do. Source: Lin et al., "Feature Pyramid Networks",
+    CVPR 2017, eq. 1.
+    """
+    side = box_area(boxes.float()).clamp(min=0).sqrt()
+    level = torch.floor(canonical_level + torch.log2(side / canonical_size) + 1e-6)
+    return level.clamp(lowest, highest).to(torch.int64)
+
+
+def pool_levels(
+    features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    size: int,
+    scales: Sequence[float],
+    *,
+    method: RoITransform = "align",
+    sampling: int = 2,
+    aligned: bool = False,
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+) -> Tensor:
+    """Features of each box from the pyramid level that suits its size; see :func:`assign_levels`.
+
+    Args:
+        features: [N,C,H,W] for each level, finest first, each half the size of the one before.
+        boxes: N times [K_i,4].
+        size: cells a side.
+        scales: of each level to the image, such as 1/4, 1/8, 1/16, 1/32. With one level, all boxes use it.
+        method: how a box's features are taken; ``sampling`` and ``aligned`` are for "align".
+        sampling: see :func:`roi_align`.
+        aligned: see :func:`roi_align`.
+        canonical_size: see :func:`assign_levels`.
+        canonical_level: see :func:`assign_levels`.
+
+    Returns:
+        [K,C,size,size]. With "align", not ``aligned``: equal to torchvision's ``MultiScaleRoIAlign``.
+    """
+    assert len(features) == len(scales), f"{len(features)} levels, {len(scales)} scales"
+    if len(features) == 1:
+        return _pool(features[0], boxes, size, scales[0], method, sampling, aligned)
+    lowest = round(-math.log2(scales[0]))
+    levels = [
+        assign_levels(
+            b, lowest, lowest + len(scales) - 1, canonical_size=canonical_size, canonical_level=canonical_level
+        )
+        for b in boxes
+    ]
+    pooled = []
+    for index, (maps, scale) in enumerate(zip(features, scales, strict=True), start=lowest):
+        chosen = [b[level == index] for b, level in zip(boxes, levels, strict=True)]
+        pooled.append(_pool(maps, chosen, size, scale, method, sampling, aligned))
+    if not boxes:
+        return torch.cat(pooled)
+    # `pooled` is sorted by level and, within one, by box: a stable sort of the levels is where each box has gone.
+    order = torch.cat(levels).sort(stable=True).indices
+    return torch.cat(pooled).index_select(0, order.argsort())
+
+
+def _pool(
+    features: Tensor,
+    boxes: Sequence[Tensor],
+    size: int,
+    scale: float,
+    method: RoITransform,
+    sampling: int,
+    aligned: bool,
+) -> Tensor:
+    if method == "align":
+        return roi_align(features, boxes, size, scale, sampling=sampling, aligned=aligned)
+    if method == "pool":
+        return roi_pool(features, boxes, size, scale)
+    if method == "warp":
+        return roi_warp(features, boxes, size, scale)
+    raise UsageError(f"RoI transform {method!r}; expected 'align', 'pool' or 'warp'")
+
+
+def roi_pool(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float) -> Tensor:
+    """RoIPool: the maximum of each of ``size`` x ``size`` cells, box and cells rounded to whole feature pixels.
+
+    Args:
+        features: [N,C,H,W].
+        boxes: N times [K_i,4].
+        size: cells a side.
+        scale: of the feature map to the image.
+
+    Returns:
+        [K,C,size,size]; cells outside the map are 0.
+
+    Corners are rounded half away from zero and the last pixel counts, so a box from 1 to 3 covers three pixels: the
+    legacy rule, which torchvision keeps. Source: Girshick, "Fast R-CNN", ICCV 2015, sec. 2.1.
+    """
+    maps, rois = _prepared(features, boxes)
+    return ops.roi_pool(maps, rois, size, scale).to(features.dtype)
+
+
+def roi_warp(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float, *, reduce: Reduce = "max") -> Tensor:
+    """RoIWarp: the box is rounded to whole feature pixels as in RoIPool, but its cells are sampled bilinearly.
+
+    Args:
+        features: [N,C,H,W].
+        boxes: N times [K_i,4].
+        size: cells a side.
+        scale: of the feature map to the image.
+        reduce: maximum (as released) or mean of the 2 x 2 samples of a cell.
+
+    Returns:
+        [K,C,size,size].
+
+    The paper crops to 28 x 28 by bilinear sampling and then takes the maximum of 2 x 2; the mean is the variant that
+    Mask R-CNN compares with (its table 2c). No gradient reaches the boxes. Source: Dai, He and Sun, "Instance-aware
+    Semantic Segmentation via Multi-task Network Cascades", CVPR 2016, sec. 3.2.
+    """
+    whole = []
+    for b in boxes:
+        corners = _round_half_away(b.detach().float() * scale)
+        first, last = corners[:, :2], torch.maximum(corners[:, 2:], corners[:, :2])
+        whole.append(torch.cat((first, last + 1), dim=1))  # the last pixel counts
+    return roi_align(features, whole, size, 1.0, sampling=2, aligned=True, reduce=reduce)
+
+
+def _round_half_away(values: Tensor) -> Tensor:
+    """Rounding as C's ``round``: halves away from zero. torch's own takes halves to the even neighbour."""
+    whole = values.trunc()
+    return whole + torch.where((values - whole).abs() >= 0.5, values.sign(), torch.zeros_like(values))

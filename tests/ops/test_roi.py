@@ -1,0 +1,154 @@
+from collections import OrderedDict
+
+import pytest
+import torch
+from torchvision import ops
+from torchvision.ops.poolers import LevelMapper
+
+from scenewise.errors import UsageError
+from scenewise.ops.roi import assign_levels, pool_levels, roi_align, roi_pool, roi_warp
+
+
+def some_boxes(count, seed=0, side=64.0):
+    draws = torch.rand(count, 4, generator=torch.Generator().manual_seed(seed)) * side
+    return torch.cat((draws[:, :2] - 6, draws[:, :2] - 5 + draws[:, 2:]), dim=1)  # some reach over the border
+
+
+def some_features(seed=0, images=3, channels=2, size=(16, 20)):
+    return torch.randn(images, channels, *size, generator=torch.Generator().manual_seed(seed))
+
+
+BOXES = [some_boxes(4, 1), torch.zeros(0, 4), some_boxes(2, 2)]  # an image without boxes among others
+DEGENERATE = [torch.tensor([[3.0, 3, 3, 3], [-90, -90, -80, -80], [200, 200, 300, 300], [5, 5, 6, 6]])]
+
+
+@pytest.mark.parametrize("sampling", [0, 1, 2])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("boxes", [BOXES, DEGENERATE])
+def test_align_equals_torchvision(sampling, aligned, boxes):
+    features = some_features(images=len(boxes))
+    found = roi_align(features, boxes, 3, 0.25, sampling=sampling, aligned=aligned)
+    assert torch.equal(found, ops.roi_align(features, list(boxes), 3, 0.25, sampling, aligned))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_align_with_maximum_against_single_samples(aligned):
+    features = some_features(images=1)
+    box = torch.tensor([[5.0, 9, 41, 33]])
+    found = roi_align(features, [box], 2, 0.25, sampling=3, aligned=aligned, reduce="max")
+    x1, y1, x2, y2 = (box[0] * 0.25 - (0.5 if aligned else 0)).tolist()
+    wanted = torch.full((1, 2, 2, 2), -torch.inf)
+    for i in range(6):
+        for j in range(6):
+            y, x = y1 + (i + 0.5) * (y2 - y1) / 6, x1 + (j + 0.5) * (x2 - x1) / 6
+            rows, columns = features[0, :, int(y) : int(y) + 2], slice(int(x), int(x) + 2)
+            down, right = y - int(y), x - int(x)
+            upper, lower = rows[:, 0, columns], rows[:, 1, columns]
+            line = upper * (1 - down) + lower * down
+            value = line[:, 0] * (1 - right) + line[:, 1] * right
+            wanted[0, :, i // 3, j // 3] = torch.maximum(wanted[0, :, i // 3, j // 3], value)
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(UsageError, match="sampling 0"):
+        roi_align(features, [box], 2, 0.25, sampling=0, reduce="max")
+
+
+def test_align_on_a_ramp():
+    ramp = torch.arange(64.0).reshape(1, 1, 8, 8)  # 8 y + x
+    for box, legacy, aligned in [([0.0, 0, 2, 2], 9.0, 4.5), ([3, 3, 3.2, 3.2], 31.5, 23.4)]:
+        boxes = [torch.tensor([box])]
+        assert roi_align(ramp, boxes, 1, 1.0).item() == pytest.approx(legacy)
+        assert roi_align(ramp, boxes, 1, 1.0, aligned=True).item() == pytest.approx(aligned)
+
+
+def test_pool_equals_torchvision():
+    for boxes in (BOXES, DEGENERATE):
+        features = some_features(images=len(boxes))
+        assert torch.equal(roi_pool(features, boxes, 3, 0.25), ops.roi_pool(features, list(boxes), 3, 0.25))
+
+
+def test_warp_of_whole_pixels_takes_their_values():
+    # 2x2 samples a cell, one a pixel, at the pixels' centres: mean and maximum of the pixels themselves.
+    features = some_features(images=1, size=(12, 12))
+    boxes = [torch.tensor([[8.0, 16, 20, 28], [8.9, 15.1, 21.2, 29.9]])]  # to pixels 2..5 and 4..7: both the same
+    for reduce, pooling in (("max", torch.nn.MaxPool2d(2)), ("mean", torch.nn.AvgPool2d(2))):
+        found = roi_warp(features, boxes, 2, 0.25, reduce=reduce)
+        torch.testing.assert_close(found[:1], pooling(features[:, :, 4:8, 2:6]))
+        torch.testing.assert_close(found[0], found[1])
+
+
+def test_warp_rounds_halves_away_from_zero_as_pooling_does():
+    features = some_features(images=1, size=(12, 12))
+    box = torch.tensor([[10.0, 10, 18, 18]])  # 2.5 and 4.5 at scale 1/4: pixels 3..5
+    found = roi_warp(features, [box], 1, 0.25, reduce="mean")
+    torch.testing.assert_close(found, roi_warp(features, [torch.tensor([[12.0, 12, 20, 20]])], 1, 0.25, reduce="mean"))
+    assert torch.equal(roi_pool(features, [box], 1, 0.25)[0, :, 0, 0], features[0, :, 3:6, 3:6].amax((1, 2)))
+
+
+@pytest.mark.parametrize("method", [roi_align, roi_pool, roi_warp])
+def test_low_precision_features(method):
+    features = some_features().bfloat16()
+    found = method(features, BOXES, 3, 0.25)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, method(features.float(), BOXES, 3, 0.25).bfloat16())
+
+
+@pytest.mark.parametrize("method", [roi_align, roi_pool, roi_warp])
+def test_no_boxes(method):
+    features = some_features().requires_grad_()
+    found = method(features, [torch.zeros(0, 4)] * 3, 3, 0.25)
+    assert found.shape == (0, 2, 3, 3)
+    found.sum().backward()
+    assert features.grad.abs().sum() == 0
+    assert method(features[:0], [], 3, 0.25).shape == (0, 2, 3, 3)
+
+
+def test_levels_equal_torchvision():
+    boxes = torch.cat([some_boxes(50, side=side) for side in (8, 60, 300, 2000)])
+    sides = torch.tensor([[0.0, 0, s, s] for s in (0, 1, 56, 111.999, 112, 224, 448, 447.999, 1e4)])
+    boxes = torch.cat((boxes, sides))
+    wanted = LevelMapper(2, 5)([boxes]) + 2
+    assert torch.equal(assign_levels(boxes, 2, 5), wanted)
+    turned = torch.tensor([[5.0, 5, 2, 9]])
+    assert assign_levels(turned, 2, 5).item() == 2
+    assert assign_levels(torch.tensor([[0.0, 0, 32, 32]]), 2, 5, canonical_size=64, canonical_level=4).item() == 3
+
+
+def pyramid(images=3):
+    return [some_features(level, images, size=(64 // 2**level, 80 // 2**level)) for level in range(3)]
+
+
+SCALES = (1 / 4, 1 / 8, 1 / 16)
+MIXED = [some_boxes(9, 1, 300.0), torch.zeros(0, 4), some_boxes(5, 2, 60.0)]
+
+
+@pytest.mark.parametrize("boxes", [MIXED, [torch.zeros(0, 4)] * 3])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_pooling_of_levels_equals_torchvision(boxes, levels):
+    features = [f.requires_grad_() for f in pyramid()][:levels]
+    reference = ops.MultiScaleRoIAlign([str(i) for i in range(levels)], 3, 2)
+    named = OrderedDict((str(i), f) for i, f in enumerate(features))
+    wanted = reference(named, boxes, [(256, 320)] * 3)
+    found = pool_levels(features, boxes, 3, SCALES[:levels])
+    assert torch.equal(found, wanted)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3))
+    gradients = torch.autograd.grad((wanted * weights).sum(), features)
+    for ours, theirs in zip(torch.autograd.grad((found * weights).sum(), features), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_every_method_pools_each_box_from_its_level():
+    features = pyramid()
+    for method, transform in (("align", roi_align), ("pool", roi_pool), ("warp", roi_warp)):
+        found = pool_levels(features, MIXED, 3, SCALES, method=method)
+        row = 0
+        for image, boxes in enumerate(MIXED):
+            for box, level in zip(boxes, assign_levels(boxes, 2, 4).tolist(), strict=True):
+                one = transform(features[level - 2][image : image + 1], [box[None]], 3, SCALES[level - 2])
+                assert torch.equal(found[row], one[0])
+                row += 1
+    with pytest.raises(UsageError, match="'crop'"):
+        pool_levels(features[:1], MIXED, 3, SCALES[:1], method="crop")
+
+
+def test_no_images():
+    assert pool_levels([f[:0] for f in pyramid()], [], 3, SCALES).shape == (0, 2, 3, 3)
