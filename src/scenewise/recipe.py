@@ -27,6 +27,7 @@ class DataSettings(_Settings):
     val: str | None = None  # format:path; None: the same as train
     train_split: str = "train"
     val_split: str | None = "val"  # None: no validation; the last checkpoint is then the best
+    on_bad_record: Literal["error", "skip", "fix"] = "error"  # a box without an area, say: refuse, leave out, mend
     workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone
     class_weights: Literal["inverse", "median", "inverse-log", "effective"] | None = None  # counted over train
 

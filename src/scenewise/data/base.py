@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,15 @@ from scenewise.types import IGNORE, Sample, SemanticMask, Target
 UInt8 = npt.NDArray[np.uint8]
 
 UNIONS = frozenset({"trainval", "all"})  # the names of splits that hold the images of others by design
+
+OnBadRecord = Literal["error", "skip", "fix"]
+
+# Fields that say something of others, and go where they go.
+COMPANIONS = {
+    "ignore": frozenset({"boxes", "labels", "masks", "keypoints", "area"}),
+    "area": frozenset({"boxes", "masks", "keypoints"}),
+    "visibility": frozenset({"keypoints"}),
+}
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,18 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         colors: an RGB colour for each class, or None where the format has none.
         fields: the target fields that its samples have.
         needs_folder: whether the path in ``format:path`` must exist; where not, it is up to the reader what it means.
+        takes_file: whether the path may be a file.
+        faults: the bad records that were found at opening; they are in no sample. :func:`open_data` raises the first.
+        repairs: the bad records that were left out or mended because ``on_bad_record`` says so.
     """
 
     format: ClassVar[str]
     fields: frozenset[str]
     needs_folder: ClassVar[bool] = True
+    takes_file: ClassVar[bool] = False
+
+    faults: tuple[Problem, ...] = ()
+    repairs: tuple[Problem, ...] = ()
 
     root: Path
     split: str
@@ -83,9 +100,24 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     colors: tuple[tuple[int, int, int], ...] | None = None
 
     @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether ``root`` is for this reader, where a format has several."""
+        return True
+
+    @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
         """The splits that are there, those with labels only. Without a word from the format: train, val and test."""
         return ("train", "val", "test")
+
+    def only(self, fields: frozenset[str]) -> DataSet:
+        """The same data set, its samples with these target fields only; what nobody needs is not read.
+
+        ``image_id`` stays always; ``ignore``, ``area`` and ``visibility`` stay with the fields that they say more of.
+        """
+        wanted = fields | {name for name, others in COMPANIONS.items() if others & fields}
+        lean = copy.copy(self)
+        lean.fields = self.fields & wanted
+        return lean
 
     @property
     def source(self) -> str:
@@ -167,6 +199,8 @@ class LabelMapDataSet(DataSet):
     def __getitem__(self, index: int) -> Sample:
         """The image and ``{"image_id", "semantic"}``."""
         image = read_image(self.image_path(index))
+        if "semantic" not in self.fields:
+            return tv_tensors.Image(image), {"image_id": self.image_id(index)}
         return self._sample(index, image, self._values(index))
 
     def _values(self, index: int) -> Tensor:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scenewise.data.base import DataSet
+from scenewise.data.base import DataSet, OnBadRecord, Problem
+from scenewise.data.instances import InstanceDataSet
 from scenewise.errors import DataError, UsageError, suggest
 
-FORMATS: dict[str, str] = {  # name -> module:class below scenewise.data
-    "ade20k": "ade20k:ADE20K",
-    "camvid": "camvid:CamVid",
-    "cityscapes": "cityscapes:Cityscapes",
-    "masks": "masks:Masks",
-    "scenes": "scenes:Scenes",
-    "voc": "voc:VOC",
+FORMATS: dict[str, tuple[str, ...]] = {  # name -> module:class below scenewise.data; the first is the usual one
+    "ade20k": ("ade20k:ADE20K",),
+    "camvid": ("camvid:CamVid",),
+    "cityscapes": ("cityscapes:Cityscapes",),
+    "coco": ("coco:Coco", "coco:CocoKeypoints"),
+    "masks": ("masks:Masks",),
+    "scenes": ("scenes:Scenes",),
+    "voc": ("voc:VOC",),
 }
 
 
-def find_reader(source: str) -> tuple[type[DataSet], Path]:
+def find_reader(source: str, needs: frozenset[str] = frozenset()) -> tuple[type[DataSet], Path]:
     """The reader and the path that ``source``, a ``format:path`` string, names.
+
+    Where a format has several readers, it is the first that gives the target fields ``needs`` and finds its files.
 
     Raises:
         UsageError: the format is unknown, or the string lacks format or path.
@@ -34,44 +39,89 @@ def find_reader(source: str) -> tuple[type[DataSet], Path]:
         raise UsageError(
             f"data {source!r}: there is no format {name!r}{suggest(name, FORMATS)}; known: {', '.join(FORMATS)}"
         )
-    module, reader = FORMATS[name].split(":")
-    cls: type[DataSet] = getattr(importlib.import_module(f"scenewise.data.{module}"), reader)
+    readers = [_load(location) for location in FORMATS[name]]
     root = Path(path).expanduser()
-    if cls.needs_folder:
+    if readers[0].needs_folder:
         if not path:
             raise UsageError(f"data {source!r}: the path is missing; expected {name}:FOLDER")
-        if not root.is_dir():
-            raise DataError(f"{root}: {'is a file' if root.exists() else 'not found'}; expected the folder of {source}")
-    return cls, root
+        takes_file = any(reader.takes_file for reader in readers)
+        if not (root.is_dir() or (takes_file and root.is_file())):
+            found = "is a file" if root.exists() else "not found"
+            raise DataError(f"{root}: {found}; expected the folder{' or file' if takes_file else ''} of {source}")
+    if len(readers) == 1:
+        return readers[0], root
+    giving = [reader for reader in readers if needs <= reader.fields] or readers[:1]
+    return next((reader for reader in giving if reader.recognises(root)), giving[0]), root
 
 
-def splits_of(source: str) -> tuple[str, ...]:
+def _load(location: str) -> type[DataSet]:
+    module, reader = location.split(":")
+    return getattr(importlib.import_module(f"scenewise.data.{module}"), reader)  # type: ignore[no-any-return]
+
+
+def splits_of(source: str, needs: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """The splits that the data set ``source`` has. Errors as for :func:`find_reader`."""
-    cls, root = find_reader(source)
+    cls, root = find_reader(source, needs)
     return cls.splits(root)
 
 
-def open_data(source: str, split: str = "train", **options: Any) -> DataSet:
+def open_data(
+    source: str,
+    split: str = "train",
+    *,
+    needs: frozenset[str] = frozenset(),
+    on_bad_record: OnBadRecord = "error",
+    **options: Any,
+) -> DataSet:
     """The data set that ``source``, a ``format:path`` string, names.
 
     Args:
         source: such as ``camvid:data/camvid``.
         split: which part of it.
+        needs: the target fields that are wanted, where a format has several readers; what is bad in others does not
+            matter. Samples may have more fields: see :meth:`~scenewise.data.base.DataSet.only`.
+        on_bad_record: what becomes of bad records among those of objects, such as a box without an area: see
+            :class:`~scenewise.data.instances.InstanceDataSet`. Formats without objects take ``"error"`` only.
         options: passed to the reader.
 
     Raises:
         UsageError: the format is unknown, the string lacks format or path, or the reader has no such option.
-        DataError: the folder is not there or not in that format, has no such split, or lacks files of it; what is wrong
-            inside the files shows when they are read, or by :func:`scenewise.data.check.check_data`.
+        DataError: the folder is not there or not in that format, has no such split, or lacks files of it, or a record
+            of an object is bad; what is wrong inside images and label maps shows when they are read, or by
+            :func:`scenewise.data.check.check_data`.
     """
-    cls, root = find_reader(source)
+    cls, root = find_reader(source, needs)
+    data = construct(cls, root, split, needs=needs, on_bad_record=on_bad_record, **options)
+    refuse(list(data.missing()), f"files of split {split!r} are missing")
+    if data.faults:
+        hints = [problem.message for problem in data.strays() if problem.severity == "suspicion"]
+        refuse(data.faults, "bad records", "".join(f". {hint}" for hint in hints[:1]))
+    return data
+
+
+def construct(
+    cls: type[DataSet],
+    root: Path,
+    split: str,
+    *,
+    needs: frozenset[str] = frozenset(),
+    on_bad_record: OnBadRecord = "error",
+    **options: Any,
+) -> DataSet:
+    """A data set of the reader ``cls``, with missing files and bad records in it."""
+    if issubclass(cls, InstanceDataSet):
+        options |= {"needs": needs, "on_bad_record": on_bad_record}
+    elif on_bad_record != "error":
+        raise UsageError(f"{cls.format}: on_bad_record is {on_bad_record!r}, and it has no records of objects")
     try:
         inspect.signature(cls).bind(root, split, **options)
     except TypeError as error:
         raise UsageError(f"{cls.format}: {error}") from None
-    data: DataSet = cls(root, split, **options)  # type: ignore[call-arg]  # checked above
-    lacking = list(data.missing())
-    if lacking:
-        more = f" ({len(lacking)} files of split {split!r} are missing; this is the first)" if len(lacking) > 1 else ""
-        raise DataError(f"{lacking[0]}{more}")
-    return data
+    return cls(root, split, **options)  # type: ignore[call-arg, no-any-return]  # checked above
+
+
+def refuse(problems: Sequence[Problem], what: str, hint: str = "") -> None:
+    """Raise a :class:`DataError` with the first of ``problems``, where there are any."""
+    if problems:
+        more = f" ({len(problems)} {what}; this is the first)" if len(problems) > 1 else ""
+        raise DataError(f"{problems[0]}{more}{hint}")

@@ -70,7 +70,8 @@ class _Transformed(Dataset[tuple[Tensor, Target]]):
     """Samples after their transforms, as plain tensors; indexed by (epoch, index)."""
 
     def __init__(self, data: DataSet, transform: Transform | None, seed: int, needs: frozenset[str] | None) -> None:
-        self.data, self.transform, self.seed, self.needs = data, transform, seed, needs
+        self.data = data if needs is None else data.only(needs)
+        self.transform, self.seed, self.needs = transform, seed, needs
 
     def __len__(self) -> int:
         return len(self.data)

@@ -50,7 +50,8 @@ def evaluate(
         UsageError: the classes disagree, or the data set has no truth for what the model fills.
         DataError: a record of the data set is bad.
     """
-    opened = open_data(data, split) if isinstance(data, str) else data
+    needs = truth_for(model.needs, model.fills)
+    opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
     metrics = metrics_for(model.fills, opened)
     check_classes(model, opened)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
@@ -65,6 +66,12 @@ def evaluate(
         tick=tick,
     )
     return scores_of(metrics)
+
+
+def truth_for(needs: frozenset[str], fills: frozenset[str]) -> frozenset[str]:
+    """The target fields by which a model that needs and fills these fields may be measured."""
+    names = {"semantic_logits": "semantic", "roi_masks": "masks"}
+    return needs | {names.get(name, name) for name in fills}
 
 
 def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scenewise.catalog import build, options
+from scenewise.catalog import build, find, options
 from scenewise.checkpoint import save_checkpoint, transfer
-from scenewise.data import DataSet, open_data
+from scenewise.data import DataSet, describe_repairs, open_data
 from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
 from scenewise.data.transforms import ResizeToInput, build_transforms
 from scenewise.engine.allocator import keep_memory
-from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of
+from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of, truth_for
 from scenewise.engine.progress import Progress
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
@@ -205,7 +205,7 @@ class _Training:
     def __init__(self, fabric: Any, recipe: Recipe, folder: Path, transform: Transform | None, quiet: bool) -> None:
         self.fabric, self.recipe, self.settings, self.folder = fabric, recipe, recipe.trainer, folder
         self.first = fabric.global_rank == 0
-        self.data = open_data(recipe.data.train, recipe.data.train_split)
+        self.data = _training_data(recipe)
         self.validation = _validation_data(recipe)
         self.model = _build_model(recipe, self.data, self.validation)
         augment = transform if transform is not None else build_transforms(recipe.transforms)
@@ -239,6 +239,9 @@ class _Training:
         self.mode = self.settings.mode or ("min" if self.monitor and "loss" in self.monitor else "max")
         self.log = Log(folder) if self.first else None
         self.progress = Progress(self.total, quiet)
+        for opened in (self.data, self.validation):
+            if opened is not None and opened.repairs:
+                self.progress.note(describe_repairs(opened))
         self.saved = time.monotonic()
 
     # ---- the loop
@@ -624,9 +627,18 @@ class Log:
 # ---- what a run is made of
 
 
+def _training_data(recipe: Recipe) -> DataSet:
+    data, needs = recipe.data, find(recipe.system).load().needs
+    return open_data(data.train, data.train_split, needs=needs, on_bad_record=data.on_bad_record)
+
+
 def _validation_data(recipe: Recipe) -> DataSet | None:
-    data = recipe.data
-    return None if data.val_split is None else open_data(data.val or data.train, data.val_split)
+    data, system = recipe.data, find(recipe.system).load()
+    if data.val_split is None:
+        return None
+    needs = truth_for(system.needs, system.fills)
+    source = data.val or data.train
+    return open_data(source, data.val_split, needs=needs, on_bad_record=data.on_bad_record).only(needs)
 
 
 def _build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Model:

@@ -1,0 +1,404 @@
+"""InstanceDataSet: images with objects, in tables that loader processes share; and what happens to bad records.
+
+A list of a million Python objects is copied into every loader process bit by bit, since reading an object changes its
+reference count and with it its page of memory. Here everything is in a handful of numpy arrays: a row an image, a row
+an object, the objects of an image side by side.
+
+Shapes: N images, A objects in all, K objects in one image, P keypoints.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os.path import split as split_path
+from os.path import splitext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from scenewise.data.base import DataSet, OnBadRecord, Problem, names_in
+from scenewise.data.images import image_size, read_image
+from scenewise.errors import DataError
+from scenewise.types import KeyPoints, Sample
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+OVERHANG = 1.0  # pixels by which a box may leave its image: annotation tools round
+CONTRADICTION = 0.5  # a box and the box around its mask whose IoU is less, with a pixel of slack, are not of one object
+
+
+class _Shared:
+    """Attributes that are arrays travel as tensors, which a process of any start method takes over without a copy."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({k: v.numpy() if isinstance(v, Tensor) else v for k, v in state.items()})
+
+
+class Names(_Shared, Sequence[str]):
+    """Strings in one array of bytes."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self._bytes = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(f"name {index} of {len(self)}")
+        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one object: a sentence, and the target field that it spoils ("boxes" where all are)."""
+
+    message: str
+    spoils: str = "boxes"
+
+
+@dataclass
+class Records:
+    """The objects that a reader found, in the file's order, before they are checked.
+
+    Attributes:
+        image: [A], the row of each object's image; -1 where a fault says that there is none.
+        boxes: [A,4], x1, y1, x2, y2 in pixels.
+        labels: [A]; -1 where a fault says that the class is unknown.
+        ignore: [A], crowd or difficult.
+        columns: more columns [A,...] that become attributes of the data set, such as ``area``.
+        faults: what the reader itself found to be wrong, by row.
+        mended: what was wrong and is no longer, by row.
+    """
+
+    image: Int64
+    boxes: Float64
+    labels: Int32
+    ignore: Bool
+    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    faults: dict[int, Fault] = field(default_factory=dict)
+    mended: dict[int, str] = field(default_factory=dict)
+
+
+class InstanceDataSet(_Shared, DataSet):
+    """Images with objects.
+
+    A reader fills the tables with :meth:`_set_images` and then :meth:`_set_objects`, and says how a record is named
+    (:meth:`_file_of`, :meth:`_record_name`, :meth:`_box_text`).
+
+    What ``on_bad_record`` does to a record that can't be used as it is:
+
+    * ``"error"``: :func:`scenewise.open_data` refuses the data set and names the first. (A data set that is constructed
+      directly, as the checker does, leaves them out and lists them in ``faults``.)
+    * ``"skip"``: the object is left out; an image that is missing or of another size than stated is, with its objects.
+    * ``"fix"``: a box is cut off at the image's border, and a wrong image size is replaced by the true one. What can't
+      be mended without guessing is left out.
+
+    All that was left out or mended is listed in ``repairs``. An image without objects is a sample like any other.
+
+    Attributes:
+        class_ids: the format's own number of each class, in label order.
+        image_ids: the format's own number of each image, int64 [N]; None where it has none.
+        boxes: float64 [A,4], x1, y1, x2, y2 in pixels, exactly as annotated.
+        labels: int32 [A].
+        ignore: bool [A].
+        area: float64 [A] in pixels, as annotated; None where the format states none.
+        sizes: int32 [N,2], (height, width) of each image as stated; 0 where the format states none.
+        keypoint_names, flip_pairs, skeleton: the names of the P keypoints, and pairs of them that a mirrored image
+            exchanges and that a drawing connects; empty without keypoints.
+    """
+
+    class_ids: tuple[int, ...]
+    image_ids: Int64 | None = None
+    boxes: Float64
+    labels: Int32
+    ignore: Bool
+    area: Float64 | None = None
+    sizes: Int32
+    keypoint_names: tuple[str, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+    _folder: Path  # of the images
+    _names: Names  # of the images' files, below _folder
+    _first: Int64  # [N+1], the row of each image's first object
+    _policy: OnBadRecord
+
+    # ---- what a reader says of its records
+
+    @abstractmethod
+    def _file_of(self, records: Records, row: int) -> Path:
+        """The file that object ``row`` of ``records`` stands in."""
+
+    @abstractmethod
+    def _record_name(self, records: Records, row: int) -> str:
+        """What the object is called in messages, such as ``annotation 4512 (image 000123.jpg)``."""
+
+    @abstractmethod
+    def _box_text(self, records: Records, row: int) -> tuple[str, str]:
+        """The object's box as it stands in the file, and what is expected of boxes there."""
+
+    def _masks(self, rows: Int64, size: tuple[int, int]) -> Bool:
+        """The masks [K,H,W] of the objects ``rows`` of one image. Readers with the field ``masks`` have it."""
+        raise NotImplementedError
+
+    def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
+        """The keypoints [K,P,3] of the objects ``rows`` of one image. Readers with the field ``keypoints`` have it."""
+        raise NotImplementedError
+
+    # ---- samples
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image_path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        return self._folder / self._names[index]
+
+    def image_id(self, index: int) -> str:
+        """The image file's name without its ending, with the folders that the format puts it in."""
+        return splitext(self._names[index])[0]
+
+    def rows(self, index: int) -> Int64:
+        """Which rows of the tables are the objects of image ``index``, int64 [K]."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.source}: image {index} of {len(self)}")
+        return np.arange(self._first[index], self._first[index + 1])
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image and its target: ``image_id`` and those of boxes, labels, ignore, area, masks, keypoints and
+        visibility that are in ``fields``."""
+        rows = self.rows(index)
+        image = read_image(self.image_path(index))
+        height, width = (int(side) for side in image.shape[-2:])
+        self._check_size(index, (height, width))
+        target: dict[str, Any] = {"image_id": self.image_id(index)}
+        if "boxes" in self.fields:
+            boxes = torch.from_numpy(self._boxes(rows, (height, width)).astype(np.float32))
+            target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))  # type: ignore[call-arg]
+        if "labels" in self.fields:
+            target["labels"] = torch.from_numpy(self.labels[rows].astype(np.int64))
+        if "ignore" in self.fields:
+            target["ignore"] = torch.from_numpy(self.ignore[rows])
+        if "area" in self.fields and self.area is not None:
+            target["area"] = torch.from_numpy(self.area[rows].astype(np.float32))
+        if "masks" in self.fields:
+            target["masks"] = tv_tensors.Mask(torch.from_numpy(self._masks(rows, (height, width))))
+        if "keypoints" in self.fields:
+            points = torch.from_numpy(self._keypoints(rows, (height, width)))
+            target["keypoints"] = KeyPoints(points[..., :2].contiguous(), canvas_size=(height, width))
+            target["visibility"] = points[..., 2].long()
+        return tv_tensors.Image(image), target  # type: ignore[return-value]
+
+    def _boxes(self, rows: Int64, size: tuple[int, int]) -> Float64:
+        """The boxes of the objects ``rows`` in an image of ``size``."""
+        return self.boxes[rows]
+
+    def _check_size(self, index: int, found: tuple[int, int]) -> None:
+        """That image ``index``, which is ``found`` (height, width), has the size that the format states."""
+        height, width = (int(side) for side in self.sizes[index])
+        if height == 0 or (height, width) == found:
+            return
+        hint = ". Was the image turned by its EXIF orientation?" if (width, height) == found else ""
+        raise DataError(
+            f"{self.image_path(index)}: the image is {found[1]} x {found[0]} pixels (width x height); "
+            f"{self._size_stated_in(index)} says {width} x {height}{hint}"
+        )
+
+    def _size_stated_in(self, index: int) -> str:
+        return str(self.root)
+
+    # ---- opening
+
+    def _set_images(self, folder: Path, names: Sequence[str], sizes: Int32, policy: OnBadRecord) -> Int64:
+        """Fill the table of images; the row of each of ``names`` in it, -1 for those that are left out, int64 [N].
+
+        With ``"skip"`` and ``"fix"`` every image is looked for and its header read.
+        """
+        self._folder, self._policy = folder, policy
+        place = np.arange(len(names))
+        if policy != "error":
+            sizes = sizes.copy()
+            repairs = []
+            for index, name in enumerate(names):
+                message = self._mend_image(folder / name, sizes, index)
+                if message:
+                    out = sizes[index, 0] < 0
+                    place[index] = -1 if out else index
+                    how = "left out, with its objects" if out else "the file's size is taken"
+                    repairs.append(Problem(str(folder / name), f"{message}; {how}"))
+            kept = place >= 0
+            place[kept] = np.arange(kept.sum())
+            names, sizes = [name for name, keep in zip(names, kept, strict=True) if keep], sizes[kept]
+            self.repairs = (*self.repairs, *repairs)
+        self._names, self.sizes = Names(names), sizes
+        return place
+
+    def _mend_image(self, path: Path, sizes: Int32, index: int) -> str:
+        """What is wrong with an image, "" where nothing is; row ``index`` of ``sizes`` becomes right, or -1 to leave it
+        out."""
+        height, width = (int(side) for side in sizes[index])
+        try:
+            found = image_size(path)
+        except DataError as error:
+            sizes[index] = -1
+            return str(error).removeprefix(f"{path}: ")
+        if height == 0 or (height, width) == found:
+            return ""
+        sizes[index] = found if self._policy == "fix" and (width, height) != found else -1
+        return f"is {found[1]} x {found[0]} pixels (width x height), and {width} x {height} is stated"
+
+    def _set_objects(self, records: Records, needs: frozenset[str]) -> Int64:
+        """Fill the tables with the records that can be used; which rows of ``records`` they are, int64 [A].
+
+        Faults in what ``needs`` does not ask for are no faults; where it is empty, everything counts.
+        """
+        faults = {row: fault for row, fault in records.faults.items() if self._matters(fault, needs)}
+        for row, fault in self._box_faults(records):
+            faults.setdefault(row, fault)
+        usable = records.image >= 0  # else the image was left out, or a fault says that there is none
+        listed: list[Problem] = []
+        for row in sorted({*faults, *records.mended}):
+            message = records.mended.get(row, "")
+            if row in faults:
+                usable[row] &= self._mend_box(records, row, faults[row])
+                how = "cut off at the border" if usable[row] else "left out"
+                message = faults[row].message + ("" if self._policy == "error" else f"; {how}")
+            name = self._record_name(records, row)
+            listed.append(Problem(str(self._file_of(records, row)), f"{name}: {message}"))
+        if self._policy == "error":
+            self.faults = (*self.faults, *listed)
+        else:
+            self.repairs = (*self.repairs, *listed)
+        order = np.flatnonzero(usable)
+        order = order[np.argsort(records.image[order], kind="stable")]
+        self.boxes, self.labels, self.ignore = records.boxes[order], records.labels[order], records.ignore[order]
+        self._first = np.searchsorted(records.image[order], np.arange(len(self) + 1))
+        for name, column in records.columns.items():
+            setattr(self, name, column[order])
+        return order
+
+    @staticmethod
+    def _matters(fault: Fault, needs: frozenset[str]) -> bool:
+        return not needs or fault.spoils == "boxes" or fault.spoils in needs
+
+    def _mend_box(self, records: Records, row: int, fault: Fault) -> bool:
+        """Cut off a box at the image's border, where that is what is wrong and is to be mended; whether it was."""
+        if self._policy != "fix" or not fault.message.endswith(_OUTSIDE):
+            return False
+        height, width = self.sizes[records.image[row]]
+        box = np.clip(records.boxes[row], 0, [width, height, width, height])
+        if (box[2:] - box[:2] < 1).any():
+            return False
+        records.boxes[row] = box
+        return True
+
+    def _box_faults(self, records: Records) -> Iterator[tuple[int, Fault]]:
+        """The boxes that are none, and those that leave their image."""
+        boxes = records.boxes
+        sound = np.isfinite(boxes).all(1)
+        with np.errstate(invalid="ignore"):
+            sides = boxes[:, 2:] - boxes[:, :2]
+            sound &= (sides > 0).all(1)
+            outside = np.zeros(len(boxes), np.bool_)
+            placed = records.image >= 0
+            size = self.sizes[np.where(placed, records.image, 0)] if len(self) else np.zeros((len(boxes), 2), np.int32)
+            placed &= size[:, 0] > 0
+            limit = size[:, ::-1] + OVERHANG
+            outside = placed & ((boxes[:, :2] < -OVERHANG).any(1) | (boxes[:, 2:] > limit).any(1))
+        for row in np.flatnonzero(~sound).tolist():
+            found, expected = self._box_text(records, row)
+            yield row, Fault(f"{found} {_what_is_wrong(boxes[row])}; expected {expected}")
+        for row in np.flatnonzero(sound & outside).tolist():
+            found, _ = self._box_text(records, row)
+            height, width = size[row]
+            x1, y1, x2, y2 = boxes[row].tolist()
+            yield (
+                row,
+                Fault(
+                    f"{found} covers x {x1:g} to {x2:g} and y {y1:g} to {y2:g} of an image of {width} x {height} "
+                    f"pixels (width x height); {_OUTSIDE}"
+                ),
+            )
+        self._many_outside = int((sound & outside).sum()) > max(3, len(boxes) // 3)
+
+    _many_outside = False  # whether so many boxes leave their image that they may be of another form
+
+    # ---- what is wrong
+
+    def missing(self) -> Iterator[Problem]:
+        """Images that are not there."""
+        present: dict[str, set[str]] = {}  # listing a folder once is far quicker than asking for each of its files
+        for name in self._names:
+            folder, file = split_path(name)
+            if folder not in present:
+                present[folder] = names_in(self._folder / folder)
+            if file not in present[folder]:
+                yield Problem(str(self._folder / name), "not found; expected an image")
+
+    def strays(self) -> Iterator[Problem]:
+        """The bad records that were found at opening, and what they look like together."""
+        yield from self.faults
+        yield from self.repairs
+        yield from self._suspicions()
+
+    def _suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show."""
+        seen: set[str] = set()
+        for name in self._names:
+            if name in seen:
+                yield Problem(str(self._folder / name), f"is more than once in split {self.split!r}", "suspicion")
+            seen.add(name)
+
+
+_OUTSIDE = "expected a box inside the image"
+
+
+def _what_is_wrong(box: Float64) -> str:
+    if not np.isfinite(box).all():
+        return "has a number that is not finite"
+    width, height = box[2:] - box[:2]
+    name, side = ("width", width) if width <= 0 else ("height", height)
+    return f"has {name} {side:g}"
+
+
+def box_ious(a: Float64, b: Float64) -> Float64:
+    """The IoU of each box in ``a`` [A,4] with its counterpart in ``b``, each a pixel larger on all sides."""
+    a, b = (boxes + np.array([-0.5, -0.5, 0.5, 0.5]) for boxes in (a, b))
+    overlap = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) for boxes in (a, b)]
+    return overlap / np.maximum(areas[0] + areas[1] - overlap, 1e-9)
+
+
+def describe_repairs(data: DataSet) -> str:
+    """One line on what was left out or mended in ``data``; empty where nothing was."""
+    if not data.repairs:
+        return ""
+    count = len(data.repairs)
+    return f"{data.source}, split {data.split}: {count:,} bad record{'s' if count > 1 else ''} skipped or mended"
+
+
+def class_mapping(ids: Mapping[int, int], values: Int64) -> Int32:
+    """The label of each category id in ``values``; -1 for those that ``ids`` lacks."""
+    known = np.array(sorted(ids), np.int64)
+    place = np.minimum(np.searchsorted(known, values), max(len(known) - 1, 0))
+    labels = np.array([ids[i] for i in known.tolist()], np.int32)
+    if not len(known):
+        return np.full(len(values), -1, np.int32)
+    return np.where(known[place] == values, labels[place], np.int32(-1))
