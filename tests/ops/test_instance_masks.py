@@ -1,9 +1,10 @@
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 from torchvision import ops
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
-from scenewise.ops.masks import crop_masks, mask_boxes, paste_masks
+from scenewise.ops.masks import crop_masks, mask_boundary, mask_boxes, mask_iou, paste_masks
 
 
 def some_boxes(count, seed=0, side=40.0):
@@ -60,3 +61,28 @@ def test_boxes_of_masks():
     assert found.dtype == torch.float32
     assert mask_boxes(masks[:0]).shape == (0, 4)
     assert mask_boxes(torch.zeros(2, 0, 5, dtype=torch.bool)).tolist() == [[0, 0, 0, 0]] * 2
+
+
+def test_overlap_of_masks_against_counting():
+    draws = torch.rand(9, 300, 301, generator=torch.Generator().manual_seed(1))  # more pixels than one piece
+    masks = draws > torch.linspace(0.1, 0.9, 9)[:, None, None]
+    masks[4] = False
+    a, b = masks[:5], masks[4:]
+    shared = (a[:, None] & b).flatten(2).sum(2)
+    union = (a[:, None] | b).flatten(2).sum(2)
+    torch.testing.assert_close(mask_iou(a, b), shared / union.clamp(min=1), atol=0, rtol=1e-6)
+    assert mask_iou(a[:0], b).shape == (0, 5)
+    assert mask_iou(a, b[:0]).shape == (5, 0)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_boundary_equals_erosion(width):
+    masks = torch.rand(4, 12, 15, generator=torch.Generator().manual_seed(1)) > 0.1
+    masks[1], masks[2] = False, True
+    found = mask_boundary(masks, width)
+    for mask, boundary in zip(masks, found, strict=True):
+        core = binary_erosion(mask.numpy(), iterations=width, border_value=1)  # a cross of 3 x 3
+        assert torch.equal(boundary, mask & ~torch.from_numpy(core))
+    assert not found[2].any()  # what the image cuts off has no boundary there
+    assert mask_boundary(masks[0, :1, :1]).shape == (1, 1)
+    assert mask_boundary(masks[:0]).shape == (0, 12, 15)

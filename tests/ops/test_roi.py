@@ -1,3 +1,4 @@
+import math
 from collections import OrderedDict
 
 import pytest
@@ -6,7 +7,7 @@ from torchvision import ops
 from torchvision.ops.poolers import LevelMapper
 
 from scenewise.errors import UsageError
-from scenewise.ops.roi import assign_levels, pool_levels, roi_align, roi_pool, roi_warp
+from scenewise.ops.roi import assign_levels, crop_and_resize, pool_levels, ps_roi_pool, roi_align, roi_pool, roi_warp
 
 
 def some_boxes(count, seed=0, side=64.0):
@@ -152,3 +153,127 @@ def test_every_method_pools_each_box_from_its_level():
 
 def test_no_images():
     assert pool_levels([f[:0] for f in pyramid()], [], 3, SCALES).shape == (0, 2, 3, 3)
+
+
+def round_away(value):
+    return math.copysign(math.floor(abs(value) + 0.5), value)
+
+
+def cells_by_the_book(features, box, size, groups, scale, rule):
+    """One box, cell by cell, from the release's and torchvision's kernels."""
+    channels, (height, width) = len(features) // groups**2, features.shape[1:]
+    found = torch.zeros(channels, size, size)
+
+    def edges(first, last, cell, limit):
+        if rule == "release":
+            last = last - 1  # inclusive, as the release has it
+            start, end = round_away(first) * scale, (round_away(last) + 1) * scale
+            step = max(end - start, 0.1) / size
+            low, high = math.floor(cell * step + start), math.ceil((cell + 1) * step + start)
+        else:
+            start, end = round_away(first * scale), round_away(last * scale)
+            step = max(end - start, 1) / size
+            low, high = math.floor(cell * step) + int(start), math.ceil((cell + 1) * step) + int(start)
+            limit -= 1
+        return min(max(low, 0), limit), min(max(high, 0), limit)
+
+    for i in range(size):
+        for j in range(size):
+            top, bottom = edges(box[1], box[3], i, height)
+            left, right = edges(box[0], box[2], j, width)
+            if bottom > top and right > left:
+                for c in range(channels):
+                    channel = (c * groups + i * groups // size) * groups + j * groups // size
+                    found[c, i, j] = features[channel, top:bottom, left:right].mean()
+    return found
+
+
+# Sides that are multiples of the cells: elsewhere the last cell may end one pixel later by float32's rounding.
+PS_BOXES = [[0.0, 0, 64, 64], [9, 17, 41, 33], [9.6, 17.7, 41.9, 34.2], [-20, -12, 12, 20], [70, 40, 102, 72]]
+PS_BOXES += [[30, 30, 30, 30], [-90, -90, -58, -58], [200, 9, 232, 41]]
+
+
+@pytest.mark.parametrize("rule", ["torchvision", "release"])
+@pytest.mark.parametrize(("size", "groups"), [(2, 2), (4, 2), (4, 4), (8, 2)])
+def test_position_sensitive_pooling_against_loops(size, groups, rule):
+    features = some_features(images=2, channels=3 * groups**2)
+    boxes = [torch.tensor(PS_BOXES), torch.tensor(PS_BOXES[1:3])]
+    found = ps_roi_pool(features, boxes, size, groups, 0.25, rule=rule)
+    wanted = [
+        cells_by_the_book(maps, box.tolist(), size, groups, 0.25, rule)
+        for maps, own in zip(features, boxes, strict=True)
+        for box in own
+    ]
+    torch.testing.assert_close(found, torch.stack(wanted))
+
+
+def test_position_sensitive_pooling_equals_torchvision_also_by_its_own_way():
+    # As channels of one group each is what the own operator sees where size and groups differ: 4 cells of 2 groups
+    # hold the same maps as 4 groups whose channels are repeated.
+    features = some_features(images=3, channels=2 * 4)
+    repeated = (
+        features.reshape(3, 2, 2, 2, 16, 20).repeat_interleave(2, 2).repeat_interleave(2, 3).reshape(3, 32, 16, 20)
+    )
+    found = ps_roi_pool(features, BOXES, 4, 2, 0.25)
+    torch.testing.assert_close(found, ops.ps_roi_pool(repeated, BOXES, 4, 0.25))
+    assert torch.equal(ps_roi_pool(repeated, BOXES, 4, 4, 0.25), ops.ps_roi_pool(repeated, BOXES, 4, 0.25))
+
+
+def test_position_sensitive_pooling_has_gradients_and_takes_nothing():
+    features = some_features(images=1, channels=4, size=(5, 6)).double().requires_grad_()
+    box = [torch.tensor([[1.0, 1, 17, 13]])]
+    assert torch.autograd.gradcheck(lambda x: ps_roi_pool(x, box, 4, 2, 0.25), features)
+    none = ps_roi_pool(features.bfloat16(), [torch.zeros(0, 4)], 4, 2, 0.25)
+    assert none.shape == (0, 1, 4, 4)
+    assert none.dtype == torch.bfloat16
+    assert ps_roi_pool(features[:0], [], 4, 2, 0.25, rule="release").shape == (0, 1, 4, 4)
+    with pytest.raises(UsageError, match="4 channels for 3 x 3 groups; expected a multiple of 9"):
+        ps_roi_pool(features, box, 3, 3, 0.25)
+
+
+def crop_by_the_book(features, box, size, scale):
+    """TensorFlow's definition, sample by sample; corners in units of the image."""
+    height, width = features.shape[1:]
+    x1, x2 = box[0] * scale / width, box[2] * scale / width
+    y1, y2 = box[1] * scale / height, box[3] * scale / height
+    found = torch.zeros(len(features), size, size)
+
+    def place(first, last, index, limit):
+        if size == 1:
+            return 0.5 * (first + last) * (limit - 1)
+        return first * (limit - 1) + index * (last - first) * (limit - 1) / (size - 1)
+
+    for i in range(size):
+        for j in range(size):
+            y, x = place(y1, y2, i, height), place(x1, x2, j, width)
+            if 0 <= y <= height - 1 and 0 <= x <= width - 1:
+                top, left = features[:, math.floor(y)], features[:, math.ceil(y)]
+                line = top + (left - top) * (y - math.floor(y))
+                start, end = line[:, math.floor(x)], line[:, math.ceil(x)]
+                found[:, i, j] = start + (end - start) * (x - math.floor(x))
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_crop_and_resize_against_loops(size):
+    features = some_features(images=2)  # 16 x 20, an image of 64 x 80
+    boxes = [
+        torch.tensor([[0.0, 0, 80, 64], [3, 7, 51, 44], [-21, 13, 30, 99], [30, 30, 30, 30], [99, 99, 120, 120]]),
+        torch.tensor([[10.5, 2.25, 12.5, 60]]),
+    ]
+    found = crop_and_resize(features, boxes, size, 0.25)
+    wanted = [
+        crop_by_the_book(maps, box.tolist(), size, 0.25)
+        for maps, own in zip(features, boxes, strict=True)
+        for box in own
+    ]
+    # 2e-5: places are float32 with sizes near 20, so a few 1e-6 pixels off
+    torch.testing.assert_close(found, torch.stack(wanted), atol=2e-5, rtol=1e-5)
+
+
+def test_crop_and_resize_of_a_whole_image_is_the_map():
+    features = some_features(images=1, size=(9, 9))
+    whole = [torch.tensor([[0.0, 0, 36, 36]])]
+    torch.testing.assert_close(crop_and_resize(features, whole, 9, 0.25), features, atol=1e-5, rtol=0)
+    assert crop_and_resize(features[:0], [], 3, 0.25).shape == (0, 2, 3, 3)
+    assert crop_and_resize(features.bfloat16(), [torch.zeros(0, 4)], 3, 0.25).dtype == torch.bfloat16

@@ -23,6 +23,7 @@ from scenewise.ops.boxes import box_area
 
 RoITransform = Literal["align", "pool", "warp"]
 Reduce = Literal["mean", "max"]
+PSRule = Literal["torchvision", "release"]
 
 
 def roi_align(
@@ -202,8 +203,9 @@ def roi_warp(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float,
         [K,C,size,size].
 
     The paper crops to 28 x 28 by bilinear sampling and then takes the maximum of 2 x 2; the mean is the variant that
-    Mask R-CNN compares with (its table 2c). No gradient reaches the boxes. Source: Dai, He and Sun, "Instance-aware
-    Semantic Segmentation via Multi-task Network Cascades", CVPR 2016, sec. 3.2.
+    Mask R-CNN compares with (its table 2c). Samples lie in the middle of cells here; the released layer has them on
+    the cells' borders, as many as the cell is pixels wide. No gradient reaches the boxes. Source: Dai, He and Sun,
+    "Instance-aware Semantic Segmentation via Multi-task Network Cascades", CVPR 2016, sec. 3.2.
     """
     whole = []
     for b in boxes:
@@ -217,3 +219,104 @@ def _round_half_away(values: Tensor) -> Tensor:
     """Rounding as C's ``round``: halves away from zero. torch's own takes halves to the even neighbour."""
     whole = values.trunc()
     return whole + torch.where((values - whole).abs() >= 0.5, values.sign(), torch.zeros_like(values))
+
+
+def ps_roi_pool(
+    features: Tensor, boxes: Sequence[Tensor], size: int, groups: int, scale: float, *, rule: PSRule = "torchvision"
+) -> Tensor:
+    """Position-sensitive RoIPool: each of ``size`` x ``size`` cells is the mean of its own group of channels.
+
+    Args:
+        features: [N, C*groups*groups, H, W]; channel (c*groups + i)*groups + j is for the cells of row i, column j.
+        boxes: N times [K_i,4].
+        size: cells a side. Where it is larger than ``groups`` (FCIS: 21 and 7), neighbouring cells share a group.
+        groups: groups a side.
+        scale: of the feature map to the image.
+        rule: how a box becomes pixels. "torchvision": corners times scale, rounded, at least one pixel a side; the last
+            row and column of the map are never read. "release": corners rounded to whole image pixels, then times
+            scale, at least 0.1 a side, and the whole map is read. Boxes are continuous in both: the 1 that the release
+            adds to a corner is in x2 and y2 already.
+
+    Returns:
+        [K,C,size,size]; cells outside the map are 0. Equal to torchvision's ``ps_roi_pool``, which has ``groups`` equal
+        to ``size`` always.
+
+    Source: Dai et al., "R-FCN", NIPS 2016, eq. 1; Li et al., "Fully Convolutional Instance-aware Semantic
+    Segmentation", CVPR 2017, for size and groups that differ.
+    """
+    channels = features.shape[1] // groups**2
+    if channels * groups**2 != features.shape[1]:
+        raise UsageError(
+            f"ps_roi_pool: {features.shape[1]} channels for {groups} x {groups} groups; "
+            f"expected a multiple of {groups**2}"
+        )
+    maps, rois = _prepared(features, boxes)
+    if rule == "torchvision" and size == groups:
+        return ops.ps_roi_pool(maps, rois, size, scale).to(features.dtype)
+    height, width = maps.shape[-2:]
+    top, bottom = (edge[:, None, :, None] for edge in _cell_edges(rois[:, 2], rois[:, 4], size, scale, height, rule))
+    left, right = (edge[:, None, None, :] for edge in _cell_edges(rois[:, 1], rois[:, 3], size, scale, width, rule))
+    # Sums of all pixels above and left of a place, so that any rectangle takes four look-ups; in float64, as they are
+    # differences of large numbers.
+    sums = F.pad(maps.double().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+    sums = sums.reshape(len(maps), channels, groups, groups, height + 1, width + 1)
+    image = rois[:, 0].to(torch.int64)[:, None, None, None]
+    channel = torch.arange(channels, device=maps.device)[:, None, None]
+    group = torch.arange(size, device=maps.device) * groups // size
+    row, column = group[:, None], group
+    total = sums[image, channel, row, column, bottom, right] - sums[image, channel, row, column, top, right]
+    total = total - sums[image, channel, row, column, bottom, left] + sums[image, channel, row, column, top, left]
+    count = (bottom - top).clamp(min=0) * (right - left).clamp(min=0)
+    return torch.where(count > 0, total / count.clamp(min=1), 0).to(features.dtype)
+
+
+def _cell_edges(
+    first: Tensor, last: Tensor, size: int, scale: float, limit: int, rule: PSRule
+) -> tuple[Tensor, Tensor]:
+    """First pixel, and the pixel after the last, of each of ``size`` cells along one side of boxes: int64 [K,size]."""
+    cell = torch.arange(size, device=first.device)
+    if rule == "release":
+        start = _round_half_away(first)[:, None] * scale
+        step = (_round_half_away(last)[:, None] * scale - start).clamp(min=0.1) / size
+        lower, upper = torch.floor(cell * step + start), torch.ceil((cell + 1) * step + start)
+    else:
+        start = _round_half_away(first * scale)[:, None]
+        step = (_round_half_away(last * scale)[:, None] - start).clamp(min=1) / size
+        lower, upper = torch.floor(cell * step) + start, torch.ceil((cell + 1) * step) + start
+        limit = limit - 1
+    return lower.clamp(0, limit).to(torch.int64), upper.clamp(0, limit).to(torch.int64)
+
+
+def crop_and_resize(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float) -> Tensor:
+    """One bilinear sample a cell, the first and the last on the box's borders: TensorFlow's ``crop_and_resize``.
+
+    Args:
+        features: [N,C,H,W].
+        boxes: N times [K_i,4], x1 <= x2 and y1 <= y2.
+        size: samples a side; with 1, the middle of the box.
+        scale: of the feature map to the image. The image's borders fall on the centres of the map's outermost pixels.
+
+    Returns:
+        [K,C,size,size]; samples outside the image are 0.
+
+    Source: Huang et al., "Speed/accuracy trade-offs for modern convolutional object detectors", CVPR 2017, sec. 3.1.3,
+    and the definition of ``tf.image.crop_and_resize``.
+    """
+    height, width = features.shape[-2:]
+    side = features.new_tensor((width, height, width, height), dtype=torch.float32)
+    grids, inside = [], [features.new_zeros((0, size, size), dtype=torch.bool)]
+    for b in boxes:
+        # In units of the image first: its border is then 1 exactly, and W - 1 on the map.
+        corners = b.detach().float() * scale / side * (side - 1)
+        first, last = corners[:, :2], corners[:, 2:]
+        if size == 1:
+            first = last = (first + last) / 2
+        step = (last - first) / max(size - 1, 1)
+        # RoIAlign puts its samples in the middle of cells, and the centre of a pixel at + 0.5.
+        grids.append(torch.cat((first - step / 2, last + step / 2), dim=1) + 0.5)
+        samples = first[:, None] + step[:, None] * torch.arange(size, device=b.device)[:, None]  # [K,size,2]
+        # A sample on the border may be out by rounding; 1e-4 of a pixel is more than that.
+        x, y = ((samples >= -1e-4) & (samples <= side[:2] - 1 + 1e-4)).unbind(-1)
+        inside.append(y[:, :, None] & x[:, None, :])
+    pooled = roi_align(features, grids, size, 1.0, sampling=1, aligned=True)
+    return torch.where(torch.cat(inside)[:, None], pooled, 0)
