@@ -49,6 +49,13 @@ SYSTEMS: dict[str, System] = {
             "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611",
         ),
         System(
+            "faster-rcnn",
+            "detection.faster_rcnn:FasterRCNN",
+            "object detection",
+            "Ren et al., Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, NIPS 2015, "
+            "arXiv:1506.01497; Lin et al., Feature Pyramid Networks, CVPR 2017, arXiv:1612.03144",
+        ),
+        System(
             "fcn",
             "segmentation.fcn:FCN",
             "semantic segmentation",
@@ -59,6 +66,18 @@ SYSTEMS: dict[str, System] = {
             "segmentation.fcn:FCNResNet",
             "semantic segmentation",
             "torchvision's FCN: Long et al. (CVPR 2015, arXiv:1411.4038) on a dilated ResNet, without skips",
+        ),
+        System(
+            "keypoint-rcnn",
+            "pose.keypoint_rcnn:KeypointRCNN",
+            "human pose",
+            "He et al., Mask R-CNN, ICCV 2017, sec. 5, arXiv:1703.06870",
+        ),
+        System(
+            "mask-rcnn",
+            "instance.mask_rcnn:MaskRCNN",
+            "instance segmentation",
+            "He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870",
         ),
         System(
             "unet",

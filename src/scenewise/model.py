@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -65,6 +66,15 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> list[Prediction]:
         """One prediction an image, in the coordinates of the batch's images."""
+
+    def probe(self, batch: Batch) -> Tensor:
+        """All that the network says of ``batch``, flat: by it the engine sees whether a faster form of the model is
+        equal.
+
+        A system that makes discrete choices (which boxes stay) gives here what it says before them.
+        """
+        found = [getattr(p, f.name) for p in self.predict(batch) for f in dataclasses.fields(p)]
+        return torch.cat([v.float().flatten() for v in found if isinstance(v, Tensor)])
 
     def pixels(self, batch: Batch) -> Tensor:
         """What the network is fed: the batch's images [N,3,H,W], normalised by ``input``, the padding zero."""

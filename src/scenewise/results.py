@@ -37,7 +37,7 @@ from scenewise.ops import rle
 from scenewise.types import IGNORE, INSTANCE_FIELDS, Prediction
 
 FORMAT = "scenewise-prediction-1"
-JSON_FIELDS = (*INSTANCE_FIELDS, "semantic")
+JSON_FIELDS = (*(name for name in INSTANCE_FIELDS if name != "roi_masks"), "semantic")
 MAX_KEYPOINTS = 10_000  # an instance; what a file says beyond that is a mistake
 ARRAY_FIELDS = ("boundary", "depth", "normals", "embedding")
 _SHAPES = {  # K instances, P keypoints; H and W are the image's
@@ -45,6 +45,7 @@ _SHAPES = {  # K instances, P keypoints; H and W are the image's
     "labels": "K",
     "scores": "K",
     "masks": "KHW",
+    "roi_masks": "KMM",
     "keypoints": "KP3",
     "semantic": "HW",
     "semantic_logits": "CHW",

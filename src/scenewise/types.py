@@ -31,6 +31,7 @@ from scenewise.errors import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
+STRICT: Any = {"extra": "forbid"}  # as a spec's __pydantic_config__: a misspelt entry in a recipe is an error
 IGNORE = 255  # the semantic label of pixels that neither loss nor metric counts
 
 
@@ -116,6 +117,7 @@ class Target(TypedDict, total=False):
     keypoints: Tensor
     visibility: Tensor
     area: Tensor  # float32 [K]: the annotated area in pixels, where the format states one
+    proposals: Tensor  # float32 [P,4]: boxes that may hold an object, found by another system
     semantic: Tensor  # [H,W]
     boundary: Tensor  # [H,W]
     depth: Tensor  # [H,W]
@@ -141,6 +143,7 @@ class InputSpec:
     size: tuple[int, int] | None = None  # exactly this (height, width)
     short_side: int | None = None  # the shorter side becomes this, the longer follows
     long_side: int | None = None  # with short_side: the longer side becomes at most this
+    antialias: bool = True  # False: plain bilinear, without rounding to 8 bits; as torchvision's detectors resize
 
     def __post_init__(self) -> None:
         given = [name for name in ("scale", "size", "short_side") if getattr(self, name) is not None]
@@ -188,28 +191,39 @@ class Batch:
         images: float32 [N,3,H,W], RGB, 0..1.
         sizes: N times (height, width) of the image before padding.
         targets: N targets as plain tensors; empty for prediction. Dense maps have the true size of their image.
+        proposals: N times boxes [P,4] for systems that take them from outside; empty where there are none.
     """
 
     images: Tensor
     sizes: list[tuple[int, int]]
     targets: list[Target] = dataclasses.field(default_factory=list)
+    proposals: list[Tensor] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @classmethod
     def of(cls, images: Sequence[Tensor], targets: Sequence[Target] = (), size_divisor: int = 1) -> Batch:
-        """The batch of ``images`` (float [3,h,w] each), padded to their common size and to ``size_divisor``."""
+        """The batch of ``images``, padded to their common size and to ``size_divisor``.
+
+        Each is [3,h,w], uint8 or floats in 0..1. uint8 is divided by 255 on its way into the batch.
+        """
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height = _round_up(max(h for h, _ in sizes), size_divisor)
         width = _round_up(max(w for _, w in sizes), size_divisor)
-        if len(images) == 1 and sizes[0] == (height, width):
+        if len(images) == 1 and sizes[0] == (height, width) and images[0].dtype == torch.float32:
             joined = images[0][None]
         else:
-            joined = images[0].new_zeros((len(images), 3, height, width))
+            filled = all(size == (height, width) for size in sizes)  # there is no padding to be made zero
+            make = torch.empty if filled else torch.zeros
+            joined = make((len(images), 3, height, width), device=images[0].device)
             for row, image, (h, w) in zip(joined, images, sizes, strict=True):
-                row[:, :h, :w] = image
-        return cls(joined, sizes, list(targets))
+                if image.dtype == torch.uint8:
+                    torch.div(image, 255, out=row[:, :h, :w])
+                else:
+                    row[:, :h, :w] = image
+        proposals = [target["proposals"] for target in targets if "proposals" in target]
+        return cls(joined, sizes, list(targets), proposals)
 
     @property
     def padded(self) -> bool:
@@ -223,7 +237,8 @@ class Batch:
             {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in t.items()}
             for t in self.targets
         ]
-        return Batch(self.images.to(device, non_blocking=True), self.sizes, targets)  # type: ignore[arg-type]
+        proposals = [boxes.to(device, non_blocking=True) for boxes in self.proposals]
+        return Batch(self.images.to(device, non_blocking=True), self.sizes, targets, proposals)  # type: ignore[arg-type]
 
     def stacked(self, field: str, fill: float) -> Tensor:
         """The targets' dense maps ``field`` as one tensor [N,...,H,W] of the canvas' size, ``fill`` in the padding."""
@@ -241,7 +256,7 @@ def _round_up(value: int, divisor: int) -> int:
     return -(-value // divisor) * divisor
 
 
-INSTANCE_FIELDS = ("boxes", "labels", "scores", "masks", "keypoints")
+INSTANCE_FIELDS = ("boxes", "labels", "scores", "masks", "roi_masks", "keypoints")
 DENSE_FIELDS = ("semantic", "semantic_logits", "boundary", "depth", "normals")
 
 
@@ -250,7 +265,8 @@ class Prediction:
     """What a model sees in one image. Fields that the model does not fill are None.
 
     A system's ``predict`` fills ``semantic_logits`` (class scores before the softmax, at the size of the image);
-    ``scenewise.predict`` maps them to the size of the original image and gives ``semantic``.
+    ``scenewise.predict`` maps them to the size of the original image and gives ``semantic``. Likewise a system that
+    finds masks in the frames of its boxes fills ``roi_masks``, and ``scenewise.predict`` gives ``masks``.
     """
 
     size: tuple[int, int]  # (height, width) of the image that the coordinates refer to
@@ -259,6 +275,7 @@ class Prediction:
     labels: Tensor | None = None  # int64 [K]
     scores: Tensor | None = None  # float32 [K], 0..1
     masks: Tensor | None = None  # bool [K,H,W]
+    roi_masks: Tensor | None = None  # float32 [K,M,M]: the probability of the object in each cell of its box
     keypoints: Tensor | None = None  # float32 [K,P,3]
     semantic: Tensor | None = None  # int64 [H,W]
     semantic_logits: Tensor | None = None  # float32 [C,H,W]

@@ -98,7 +98,7 @@ def _argument(name: str, value: Any, place: str) -> Any:
 
 
 class ResizeToInput:
-    """Resizes a sample as ``spec`` says: images bilinear with antialiasing, maps nearest, boxes and keypoints too."""
+    """Resizes a sample as ``spec`` says: images bilinear, maps nearest, boxes and keypoints too."""
 
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
@@ -109,4 +109,4 @@ class ResizeToInput:
         if size == tuple(image.shape[-2:]):
             return image, target  # type: ignore[return-value]
         resized = {k: F.resize(v, list(size)) if isinstance(v, tv_tensors.TVTensor) else v for k, v in target.items()}
-        return F.resize(image, list(size), antialias=True), resized  # type: ignore[return-value]
+        return F.resize(image, list(size), antialias=self.spec.antialias), resized  # type: ignore[return-value]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from scenewise.data.images import as_image
@@ -23,6 +24,7 @@ from scenewise.engine.fusion import Predictor as Predict
 from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.folding import fold_batchnorm
+from scenewise.ops.masks import paste_masks
 from scenewise.ops.resize import resize_argmax
 from scenewise.types import Batch, InputSpec, Prediction
 
@@ -94,12 +96,7 @@ def _probe(model: Model) -> Callable[[], Tensor]:
     image = torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0)).to(model.device)
     batch = Batch.of([image], size_divisor=model.input.size_divisor)
 
-    def run() -> Tensor:
-        found = model.predict(batch)[0]
-        values = [v for f in dataclasses.fields(found) if isinstance(v := getattr(found, f.name), Tensor)]
-        return torch.cat([v.float().flatten() for v in values])
-
-    return run
+    return lambda: model.probe(batch)
 
 
 def predict(
@@ -156,25 +153,38 @@ def predict_images(
     """
     fed = []
     for image in images:
-        size = spec.resized(*image.shape[-2:])
-        resized = image if size == tuple(image.shape[-2:]) else F.resize(image, list(size), antialias=True)
-        fed.append(to_float(resized).clamp_(0, 1))
+        fed.append(fit(image, spec))
     batch = Batch.of(fed, size_divisor=spec.size_divisor).to(device)
     found = predict(batch)
     return [restore(p, (image.shape[-2], image.shape[-1])) for p, image in zip(found, images, strict=True)]
 
 
+def fit(image: Tensor, spec: InputSpec) -> Tensor:
+    """``image`` (uint8 or float [3,H,W]) as float32 0..1, resized as ``spec`` says."""
+    size = list(spec.resized(*image.shape[-2:]))
+    if size == list(image.shape[-2:]):
+        return to_float(image)
+    if spec.antialias:
+        return to_float(F.resize(image, size, antialias=True)).clamp_(0, 1)
+    return torch.nn.functional.interpolate(to_float(image)[None], size, mode="bilinear")[0]
+
+
 def restore(prediction: Prediction, size: tuple[int, int]) -> Prediction:
     """``prediction`` in the coordinates of an image of ``size`` (height, width) that was resized for the model.
 
-    Boxes and keypoints are scaled; class scores are resized bilinearly before the best class is chosen.
+    Boxes and keypoints are scaled; masks in the frames of their boxes are pasted into the image; class scores are
+    resized bilinearly before the best class is chosen.
     """
     height, width = size[0] / prediction.size[0], size[1] / prediction.size[1]
-    changed: dict[str, Any] = {"size": size, "semantic_logits": None}
+    changed: dict[str, Any] = {"size": size, "semantic_logits": None, "roi_masks": None}
     if prediction.semantic_logits is not None:
         changed["semantic"] = resize_argmax(prediction.semantic_logits, size)
     if prediction.boxes is not None:
         changed["boxes"] = prediction.boxes * prediction.boxes.new_tensor([width, height, width, height])
+    if prediction.masks is not None:
+        changed["masks"] = F.resize(prediction.masks, list(size), InterpolationMode.NEAREST_EXACT)
+    if prediction.roi_masks is not None:
+        changed["masks"] = paste_masks(prediction.roi_masks, changed["boxes"], size)
     if prediction.keypoints is not None:
         changed["keypoints"] = prediction.keypoints * prediction.keypoints.new_tensor([width, height, 1])
     return dataclasses.replace(prediction, **changed).to("cpu")

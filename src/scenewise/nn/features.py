@@ -1,0 +1,173 @@
+"""Features for detectors: a backbone's maps as the stages that follow want them.
+
+``fpn``: a pyramid over several maps (Lin et al., FPN, CVPR 2017). ``c4``: the map before the network's last stage,
+which is run on each box instead (Ren et al., Faster R-CNN; He et al., Deep Residual Learning, CVPR 2016, appendix A).
+``c5``: the last map, dilated to a finer stride (as in R-FCN and in Huang et al., CVPR 2017).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from scenewise.errors import UsageError
+from scenewise.nn.backbone import Backbone, resnet_stages
+from scenewise.nn.fpn import FPN, Pathway
+from scenewise.types import STRICT
+
+Design = Literal["fpn", "c4", "c5"]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The maps that a detector reads.
+
+    Attributes:
+        output_stride: of the one map of ``c4`` and ``c5``: 8, 16 or 32.
+        strides: of the backbone's maps that the pyramid takes.
+        channels: the width of the pyramid.
+        pathway: of the pyramid: ``"top-down"`` is the paper's, ``"bottom-up"`` and ``"no-lateral"`` its ablations.
+        frozen_levels: how many of the backbone's levels are not trained. None: with pre-trained weights 2 (the stem and
+            the first stage of a ResNet), without none.
+        frozen_norm: the backbone's batch-norms keep their statistics, scale and shift.
+    """
+
+    __pydantic_config__ = STRICT
+    output_stride: Literal[8, 16, 32] = 16
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    channels: int = 256
+    pathway: Pathway = "top-down"
+    frozen_levels: int | None = None
+    frozen_norm: bool = True
+
+
+class Features(nn.Module):
+    """The maps of an image that proposals and boxes are read from.
+
+    Args:
+        backbone: a timm feature extractor.
+        weights: ``"imagenet"``, a local file, or None for random weights.
+        design: ``"fpn"``, ``"c4"`` or ``"c5"``.
+        spec: the rest.
+        intermediate: the stride of a map of the backbone that :meth:`forward` gives besides, last of all; None for
+            none.
+
+    ``channels`` is the width of the maps, ``strides`` are those that boxes are read from; the pyramid has a coarser one
+    besides, for proposals alone. ``count`` is the number of maps, ``intermediate_channels`` the width of the one
+    besides.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        weights: str | None = None,
+        design: Design = "fpn",
+        spec: FeatureSpec | None = None,
+        intermediate: int | None = None,
+    ) -> None:
+        spec = spec or FeatureSpec()
+        super().__init__()
+        self.frozen_norm, self.intermediate = spec.frozen_norm, intermediate
+        self.pyramid: FPN | None = None
+        natural = Backbone(backbone)
+        also = [] if intermediate is None else [_level_of(natural, intermediate)]
+        if design == "fpn":
+            levels = [_level_of(natural, stride) for stride in spec.strides]
+            self.backbone = Backbone(backbone, weights=weights, levels=[*also, *levels])
+            self.pyramid = FPN(self.backbone.channels[len(also) :], spec.channels, pathway=spec.pathway)
+            self.channels, self.strides = spec.channels, tuple(spec.strides)
+            self.count = len(spec.strides) + 1
+        else:
+            self.backbone = _single_map(natural, weights, design, spec.output_stride, also)
+            self.channels, self.strides = self.backbone.channels[-1], (self.backbone.strides[-1],)
+            self.count = 1
+        self.intermediate_channels = self.backbone.channels[0] if also else 0
+        frozen = spec.frozen_levels
+        if frozen is None:
+            frozen = 0 if weights is None else 2
+        for parameter in frozen_parameters(self.backbone, natural, frozen):
+            parameter.requires_grad_(False)
+        if spec.frozen_norm:
+            freeze_norms(self.backbone)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps [N,channels,h,w] of ``images`` [N,3,H,W], from fine to coarse; then the intermediate one, if any."""
+        maps = self.backbone(images)
+        besides = maps[:1] if self.intermediate is not None else []
+        maps = maps[len(besides) :]
+        return [*(maps if self.pyramid is None else self.pyramid(maps)), *besides]
+
+    def train(self, mode: bool = True) -> Features:
+        """As torch's; frozen batch-norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_norm:
+            hold_norms(self.backbone)
+        return self
+
+
+def _level_of(backbone: Backbone, stride: int) -> int:
+    """The deepest of ``backbone``'s maps of that stride."""
+    found = [level for level, s in enumerate(backbone.strides) if s == stride]
+    if not found:
+        raise UsageError(f"backbone {backbone.name} has no map of stride {stride}; it has {backbone.strides}")
+    return found[-1]
+
+
+def _single_map(natural: Backbone, weights: str | None, design: str, output_stride: int, also: list[int]) -> Backbone:
+    """The backbone with one map of ``output_stride``, after those of the levels ``also``."""
+    name, last = natural.name, len(natural.strides) - 1
+    level = last - 1 if design == "c4" else last
+    if natural.strides[level] == output_stride:
+        return Backbone(name, weights=weights, levels=[*also, level])
+    try:
+        return Backbone(name, weights=weights, output_stride=output_stride, levels=[*also, level])
+    except UsageError:  # a network that can't be dilated, such as VGG: its deepest map of that stride
+        return Backbone(name, weights=weights, levels=[*also, _level_of(natural, output_stride)])
+
+
+def last_stage(name: str, weights: str | None) -> tuple[nn.Sequential, int]:
+    """A ResNet's last stage, which halves the map, and its width; for design ``c4``, on the features of each box."""
+    backbone = Backbone(name, weights=weights)
+    return copy.deepcopy(resnet_stages(backbone, "head kind 'stage'")[-1]), backbone.channels[-1]
+
+
+def frozen_parameters(backbone: Backbone, natural: Backbone, levels: int) -> list[nn.Parameter]:
+    """The parameters of ``backbone`` up to the end of level ``levels`` - 1 of ``natural``, the same with all its
+    levels.
+
+    Two levels of a ResNet are its stem and its first stage, Detectron's FREEZE_AT 2.
+    """
+    if levels == 0:
+        return []
+    ends = natural.network.feature_info.module_name()  # type: ignore[union-attr, operator]
+    if levels > len(ends):
+        raise UsageError(f"features: frozen_levels is {levels}; backbone {natural.name} has {len(ends)} levels")
+    end = ends[levels - 1].replace(".", "_")  # timm flattens the names of some networks
+    passed = False
+    found = []
+    for name, module in backbone.network.named_modules():
+        flat = name.replace(".", "_")
+        below = flat == end or flat.startswith(f"{end}_")
+        if passed and not below:
+            break
+        passed = passed or below
+        found += module.parameters(recurse=False)
+    return found
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Batch-norms in ``module`` keep their scale and shift; with :func:`hold_norms` also their statistics."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.requires_grad_(False)
+
+
+def hold_norms(module: nn.Module) -> None:
+    """Put the batch-norms in ``module`` into evaluation mode."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.eval()

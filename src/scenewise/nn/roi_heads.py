@@ -1,0 +1,231 @@
+"""The second stage of two-stage detectors: which boxes are trained on, what their classes and corrections cost, and
+which detections come out.
+
+Girshick, "Fast R-CNN", ICCV 2015, https://arxiv.org/abs/1504.08083, sec. 2.3; the numbers of Lin et al., FPN, CVPR
+2017.
+
+Shapes: N images, R boxes (RoIs) of all images together, G true objects of one image, C classes. In the outputs of a
+second stage, class 0 is the background; everywhere else labels count from 0 without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scenewise.nn.rpn import BETA
+from scenewise.ops.boxes import at_least, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
+from scenewise.ops.matching import BELOW, BETWEEN, hardest, match, sample_balanced
+from scenewise.ops.nms import batched_nms, soft_nms
+from scenewise.types import STRICT, Prediction, Target
+
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the corrections: one over their usual standard deviations
+
+
+@dataclass(frozen=True)
+class RoISampler:
+    """Which proposals the second stage is trained on.
+
+    Attributes:
+        samples: of an image.
+        positive_fraction: the largest part of them that are objects.
+        positive_iou: a proposal is an object where it overlaps one at least so much.
+        negative_iou: it is background where it overlaps all objects less; in between it is left out.
+        lowest_iou: background overlaps an object at least this much; Fast R-CNN's 0.1 looks for hard examples so.
+        crowd_ioa: a proposal with a larger part of itself within a crowd or a difficult object is left out.
+    """
+
+    __pydantic_config__ = STRICT
+    samples: int = 512
+    positive_fraction: float = 0.25
+    positive_iou: float = 0.5
+    negative_iou: float = 0.5
+    lowest_iou: float = 0.0
+    crowd_ioa: float = 0.7
+
+
+@dataclass(frozen=True)
+class DetectionSpec:
+    """Which of the scored boxes are given out.
+
+    Attributes:
+        score: the lowest.
+        nms_iou: of two boxes of a class that overlap more, the one with the lower score goes.
+        nms: ``"soft-linear"`` and ``"soft-gaussian"`` lower its score instead (Bodla et al., ICCV 2017).
+        class_agnostic: boxes of different classes suppress each other, too.
+        count: the largest number in an image.
+        min_side: boxes with a shorter side, in pixels, are dropped.
+    """
+
+    __pydantic_config__ = STRICT
+    score: float = 0.05
+    nms_iou: float = 0.5
+    nms: Literal["hard", "soft-linear", "soft-gaussian"] = "hard"
+    class_agnostic: bool = False
+    count: int = 100
+    min_side: float = 1e-2
+
+
+@dataclass
+class Sampled:
+    """Boxes to train a second stage on."""
+
+    boxes: list[Tensor]  # N times [S,4]
+    labels: Tensor  # int64 [R], 0 is the background
+    truth: list[Tensor]  # N times int64 [S]: the true object of each box, an index into the image's targets
+    deltas: Tensor  # [R,4]: what corrects each box to its true one; 0 for background
+
+    @property
+    def positive(self) -> Tensor:
+        """bool [R]: which are objects."""
+        return self.labels > 0
+
+    def objects(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The boxes [P,4], the true objects [P] of the positives in each image, and their labels from 0, joined."""
+        sizes = [len(boxes) for boxes in self.boxes]
+        positive = self.positive.split(sizes)
+        boxes = [b[p] for b, p in zip(self.boxes, positive, strict=True)]
+        truth = [t[p] for t, p in zip(self.truth, positive, strict=True)]
+        return boxes, truth, self.labels[self.positive] - 1
+
+
+@torch.no_grad()
+def sample_rois(
+    proposals: Sequence[Tensor],
+    targets: Sequence[Target],
+    spec: RoISampler,
+    *,
+    add_truth: bool = True,
+    weights: tuple[float, float, float, float] = BOX_WEIGHTS,
+) -> Sampled:
+    """Boxes to train on: some of ``proposals`` (N times [P,4]) and, with ``add_truth``, of the true ones."""
+    boxes, labels, truths, deltas = [], [], [], []
+    for candidates, target in zip(proposals, targets, strict=True):
+        real = _real(target)
+        true_boxes = target["boxes"][real]
+        if add_truth:
+            candidates = torch.cat([candidates, true_boxes])
+        matches = _match(candidates, target, true_boxes, spec)
+        chosen = torch.cat(sample_balanced(matches, spec.samples, spec.positive_fraction)).sort().values
+        matched, found = candidates[chosen], matches[chosen]
+        positive = found >= 0
+        truth = torch.zeros_like(found)
+        label = torch.zeros_like(found)
+        delta = torch.zeros_like(matched)
+        if len(real):
+            truth[positive] = real[found[positive]]
+            label[positive] = target["labels"][truth[positive]] + 1
+            delta[positive] = encode_boxes(true_boxes[found[positive]], matched[positive], weights)
+        boxes.append(matched)
+        labels.append(label)
+        truths.append(truth)
+        deltas.append(delta)
+    return Sampled(boxes, torch.cat(labels), truths, torch.cat(deltas))
+
+
+def _real(target: Target) -> Tensor:
+    """The indices of the single objects, not crowds or difficult ones, in ``target``."""
+    if "ignore" in target:
+        return (~target["ignore"]).nonzero().flatten()
+    return torch.arange(len(target["boxes"]), device=target["boxes"].device)
+
+
+def _match(candidates: Tensor, target: Target, true_boxes: Tensor, spec: RoISampler) -> Tensor:
+    """For each candidate the index of its object in ``true_boxes``, BELOW for background or BETWEEN to leave it out."""
+    iou = box_iou(true_boxes, candidates)
+    matches = match(iou, spec.positive_iou, spec.negative_iou, force=False)
+    if spec.lowest_iou > 0:
+        most = iou.max(0).values if len(iou) else iou.new_zeros(len(candidates))
+        matches[(matches == BELOW) & (most < spec.lowest_iou)] = BETWEEN
+    if "ignore" in target and target["ignore"].any():
+        within = box_ioa(candidates, target["boxes"][target["ignore"]]).max(1).values
+        matches[(matches == BELOW) & (within > spec.crowd_ioa)] = BETWEEN
+    return matches
+
+
+def second_stage_losses(
+    logits: Tensor, deltas: Tensor, sampled: Sampled, *, beta: float = BETA, hard: int | None = None
+) -> dict[str, Tensor]:
+    """Terms ``class`` and ``box`` of a second stage (Fast R-CNN, eq. 1 to 3).
+
+    Args:
+        logits: [R,C+1], class 0 is the background.
+        deltas: [R,4(C+1)] one correction a class, or [R,4] one for all.
+        sampled: what is true of the R boxes.
+        beta: where the smooth L1 loss turns from square to straight.
+        hard: only the boxes with the largest losses are trained on, this number of them an image (OHEM, Shrivastava et
+            al., CVPR 2016).
+    """
+    logits, deltas = logits.float(), deltas.float()
+    positive = sampled.positive.nonzero().flatten()
+    label = sampled.labels[positive]
+    corrections = deltas[positive]
+    if deltas.shape[1] > 4:
+        corrections = corrections.view(len(positive), -1, 4)[torch.arange(len(positive), device=label.device), label]
+    of_class = F.cross_entropy(logits, sampled.labels, reduction="none")  # [R]
+    of_box = F.smooth_l1_loss(corrections, sampled.deltas[positive], beta=beta, reduction="none").sum(1)  # [P]
+    count = max(1, len(logits))
+    if hard is not None:
+        both = of_class.detach().index_add(0, positive, of_box.detach())
+        kept = torch.zeros_like(both)
+        start = 0
+        for boxes in sampled.boxes:
+            rows = slice(start, start + len(boxes))
+            kept[rows][hardest(both[rows], hard)] = 1
+            start += len(boxes)
+        of_class, of_box, count = of_class * kept, of_box * kept[positive], max(1, int(kept.sum()))
+    return {"class": of_class.sum() / count, "box": of_box.sum() / count}
+
+
+@torch.no_grad()
+def detections(
+    scores: Tensor,
+    deltas: Tensor,
+    proposals: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    classes: tuple[str, ...],
+    spec: DetectionSpec,
+    *,
+    weights: tuple[float, float, float, float] = BOX_WEIGHTS,
+) -> list[Prediction]:
+    """What is given out of scored boxes: one prediction with boxes, labels and scores an image, best first.
+
+    Args:
+        scores: [R,C+1] in 0..1, class 0 is the background.
+        deltas: [R,4(C+1)] one correction a class, or [R,4] one for all.
+        proposals: N times [P,4], R in all.
+        sizes: N times (height, width) of the image; boxes are clipped to it.
+    """
+    counts = [len(boxes) for boxes in proposals]
+    found = []
+    for probability, delta, boxes, size in zip(
+        scores.float().split(counts), deltas.float().split(counts), proposals, sizes, strict=True
+    ):
+        row, label = (probability[:, 1:] > spec.score).nonzero().unbind(1)  # candidates only: few boxes are decoded
+        if delta.shape[1] > 4:
+            delta = delta.view(len(delta), -1, 4)[row, label + 1]
+        else:
+            delta = delta[row]
+        candidates = clip_boxes(decode_boxes(delta, boxes[row], weights), size)
+        large = at_least(candidates, spec.min_side).nonzero().flatten()
+        candidates, label = candidates[large], label[large]
+        score = probability[row[large], label + 1]
+        kept, score = _suppress(candidates, score, label, spec)
+        found.append(Prediction(size, classes, boxes=candidates[kept], labels=label[kept], scores=score))
+    return found
+
+
+def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, spec: DetectionSpec) -> tuple[Tensor, Tensor]:
+    """The indices of the boxes that stay, best first, and their scores."""
+    groups = torch.zeros_like(labels) if spec.class_agnostic else labels
+    if spec.nms == "hard":
+        kept = batched_nms(boxes, scores, groups, spec.nms_iou)[: spec.count]
+        return kept, scores[kept]
+    method: Literal["linear", "gaussian"] = "linear" if spec.nms == "soft-linear" else "gaussian"
+    kept, scores = soft_nms(boxes, scores, groups, method=method, iou_threshold=spec.nms_iou, floor=spec.score)
+    return kept[: spec.count], scores[: spec.count]

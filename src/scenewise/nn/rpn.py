@@ -1,0 +1,170 @@
+"""Region proposal network: boxes that may hold an object, of whatever class.
+
+Ren et al., "Faster R-CNN", NIPS 2015, https://arxiv.org/abs/1506.01497, sec. 3.1; on a pyramid: Lin et al., FPN, CVPR
+2017, sec. 4.1. Where we differ from the first: one sigmoid an anchor in place of two softmax outputs, as all later
+detectors; the regression loss is divided by the number of sampled anchors, not of positions.
+
+Shapes: N images, L levels, a anchors a position, A anchors of all levels together, P proposals of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scenewise.ops.anchors import AnchorSpec, grid_anchors
+from scenewise.ops.boxes import at_least, box_iou, clip_boxes, decode_boxes, encode_boxes
+from scenewise.ops.matching import BETWEEN, match, sample_balanced
+from scenewise.ops.nms import batched_nms
+from scenewise.types import STRICT, Batch, Target
+
+BETA = 1 / 9  # where the smooth L1 loss turns from square to straight: the release's sigma of 3
+
+
+@dataclass(frozen=True)
+class ProposalSpec:
+    """How a region proposal network is trained and read out.
+
+    Attributes:
+        positive_iou: an anchor is an object where it overlaps one so much; the best anchor of an object is one always.
+        negative_iou: an anchor is background where it overlaps all objects less; in between it is not trained on.
+        samples: anchors of an image in the loss.
+        positive_fraction: the largest part of them that are objects.
+        train_before_nms, train_after_nms: the number of boxes of a level before, and of all levels after the
+            suppression of overlapping ones, for training the second stage.
+        before_nms, after_nms: the same for prediction.
+        nms_iou: of two boxes that overlap more, the one with the lower score goes.
+        min_side: boxes with a shorter side, in pixels, are dropped.
+        border_anchors: whether anchors that cross the image's border are trained on; the paper leaves them out.
+    """
+
+    __pydantic_config__ = STRICT
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    samples: int = 256
+    positive_fraction: float = 0.5
+    train_before_nms: int = 2000
+    train_after_nms: int = 2000
+    before_nms: int = 1000
+    after_nms: int = 1000
+    nms_iou: float = 0.7
+    min_side: float = 1e-3
+    border_anchors: bool = True
+
+
+@dataclass
+class Scored:
+    """What the network says of all anchors."""
+
+    logits: list[Tensor]  # [N,h*w*a] a level
+    deltas: list[Tensor]  # [N,h*w*a,4] a level
+    anchors: list[Tensor]  # [h*w*a,4] a level
+
+
+class RPN(nn.Module):
+    """A small network that slides over feature maps and scores anchors.
+
+    Args:
+        in_channels: the width of the maps.
+        anchors: their shapes, one entry a level.
+        spec: how it is trained and read out.
+        channels: the width of the 3x3 convolution; None: that of the maps.
+        dilation: of the 3x3 convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        anchors: AnchorSpec,
+        spec: ProposalSpec | None = None,
+        *,
+        channels: int | None = None,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        self.anchors, self.spec = anchors, spec or ProposalSpec()
+        (count,) = set(anchors.per_cell)
+        width = channels or in_channels
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)
+        self.objectness = nn.Conv2d(width, count, 1)
+        self.deltas = nn.Conv2d(width, 4 * count, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor], image_size: tuple[int, int]) -> Scored:
+        """Scores and deltas of all anchors, from ``maps`` [N,C,h,w] of images on a canvas of ``image_size``."""
+        logits, deltas = [], []
+        for x in maps:
+            hidden = F.relu(self.conv(x))
+            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())  # [N,h*w*a]
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(x), -1, 4).float())  # [N,h*w*a,4]
+        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+        return Scored(logits, deltas, grid_anchors(self.anchors, image_size, sizes, device=maps[0].device))
+
+    def losses(self, scored: Scored, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``objectness`` and ``rpn_box`` over sampled anchors (eq. 1)."""
+        anchors = torch.cat(scored.anchors)
+        logits, deltas = torch.cat(scored.logits, 1), torch.cat(scored.deltas, 1)  # [N,A], [N,A,4]
+        wanted, chosen = [], []
+        predicted, target = [], []
+        for row, (truth, size) in enumerate(zip(batch.targets, batch.sizes, strict=True)):
+            boxes = real_boxes(truth)
+            matches = self._match(boxes, anchors, size)
+            positive, negative = sample_balanced(matches, self.spec.samples, self.spec.positive_fraction)
+            chosen.append(logits[row, torch.cat([positive, negative])])
+            wanted.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
+            predicted.append(deltas[row, positive])
+            target.append(encode_boxes(boxes[matches[positive]], anchors[positive]))
+        logits, labels = torch.cat(chosen), torch.cat(wanted).to(logits.dtype)
+        count = max(1, len(labels))
+        return {
+            "objectness": F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / count,
+            "rpn_box": F.smooth_l1_loss(torch.cat(predicted), torch.cat(target), beta=BETA, reduction="sum") / count,
+        }
+
+    def _match(self, boxes: Tensor, anchors: Tensor, size: tuple[int, int]) -> Tensor:
+        """For each anchor the index of its object among ``boxes``, or what ``match`` says of the others."""
+        if self.spec.border_anchors:
+            return match(box_iou(boxes, anchors), self.spec.positive_iou, self.spec.negative_iou)
+        height, width = size
+        inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+        matches = torch.full((len(anchors),), BETWEEN, device=anchors.device)
+        matches[inside] = match(box_iou(boxes, anchors[inside]), self.spec.positive_iou, self.spec.negative_iou)
+        return matches
+
+    @torch.no_grad()
+    def proposals(
+        self, scored: Scored, sizes: Sequence[tuple[int, int]], *, training: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """For each image its best boxes [P,4] within its size and their scores [P] in 0..1, best first."""
+        spec = self.spec
+        before = spec.train_before_nms if training else spec.before_nms
+        after = spec.train_after_nms if training else spec.after_nms
+        logits, boxes, levels = [], [], []
+        for level, (scores, deltas, anchors) in enumerate(
+            zip(scored.logits, scored.deltas, scored.anchors, strict=True)
+        ):
+            best, index = scores.topk(min(before, scores.shape[1]), dim=1)  # [N,k]
+            logits.append(best)
+            picked = deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            boxes.append(decode_boxes(picked.flatten(0, 1), anchors[index.flatten()]).view_as(picked))
+            levels.append(torch.full_like(index[0], level))
+        groups = torch.cat(levels)
+        found = []
+        for scores, candidates, size in zip(torch.cat(logits, 1).sigmoid(), torch.cat(boxes, 1), sizes, strict=True):
+            candidates = clip_boxes(candidates, size)
+            large = at_least(candidates, spec.min_side).nonzero().flatten()
+            candidates, scores = candidates[large], scores[large]
+            kept = batched_nms(candidates, scores, groups[large], spec.nms_iou)[:after]
+            found.append((candidates[kept], scores[kept]))
+        return found
+
+
+def real_boxes(truth: Target) -> Tensor:
+    """The boxes [G,4] of ``truth`` that are single objects, not crowds or difficult ones."""
+    return truth["boxes"][~truth["ignore"]] if "ignore" in truth else truth["boxes"]
