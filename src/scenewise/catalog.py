@@ -80,6 +80,20 @@ SYSTEMS: dict[str, System] = {
             "He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870",
         ),
         System(
+            "rcnn",
+            "detection.rcnn:RCNN",
+            "object detection",
+            "Girshick et al., Rich Feature Hierarchies for Accurate Object Detection and Semantic Segmentation, CVPR 2014, "
+            "arXiv:1311.2524",
+        ),
+        System(
+            "sliding-window",
+            "detection.sliding_window:SlidingWindow",
+            "object detection",
+            "Sermanet et al., OverFeat: Integrated Recognition, Localization and Detection using Convolutional Networks, "
+            "ICLR 2014, arXiv:1312.6229",
+        ),
+        System(
             "unet",
             "segmentation.unet:UNet",
             "semantic segmentation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -66,6 +67,15 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> list[Prediction]:
         """One prediction an image, in the coordinates of the batch's images."""
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """What remains to be done after gradient descent, such as closed-form fits; nothing in most systems.
+
+        Training calls it once, after the last epoch's steps and before its validation, on the weights that are kept
+        (their moving average, where there is one). ``batches`` are the training images in order, resized but not
+        augmented, one a batch; they can be gone through more than once. What is found goes into buffers, so that a
+        checkpoint holds it.
+        """
 
     def probe(self, batch: Batch) -> Tensor:
         """All that the network says of ``batch``, flat: by it the engine sees whether a faster form of the model is

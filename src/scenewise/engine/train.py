@@ -377,6 +377,8 @@ class _Training:
         scores["train/loss"] = sum(scores.values())
         self.sums = {}
         last = epoch + 1 == self.settings.epochs
+        if last:
+            self._finish_model()
         better = self.validation is None
         if self.validation is not None and (last or (epoch + 1) % self.settings.validate_every == 0):
             measured = self._validate()
@@ -387,6 +389,20 @@ class _Training:
         self.progress.epoch(epoch, self.settings.epochs, scores, self.monitor, better)
         self._save()
         return self.settings.patience is not None and self.waited >= self.settings.patience
+
+    def _finish_model(self) -> None:
+        """Let the model do what it does after gradient descent; each process by itself, on all images."""
+        model = self.average.module if self.average is not None else self.model
+        batches = training_batches(
+            self.data,
+            [[(0, index)] for index in range(len(self.data))],  # type: ignore[arg-type]  # in order, one by one
+            transform=self.transform.fit,
+            seed=self.settings.seed,
+            needs=model.needs,
+            size_divisor=model.input.size_divisor,
+            workers=self.recipe.data.workers,
+        )
+        model.finish(batches)
 
     def _validate(self) -> dict[str, Any]:
         assert self.validation is not None
