@@ -83,15 +83,15 @@ SYSTEMS: dict[str, System] = {
             "rcnn",
             "detection.rcnn:RCNN",
             "object detection",
-            "Girshick et al., Rich Feature Hierarchies for Accurate Object Detection and Semantic Segmentation, CVPR 2014, "
-            "arXiv:1311.2524",
+            "Girshick et al., Rich Feature Hierarchies for Accurate Object Detection and Semantic Segmentation, "
+            "CVPR 2014, arXiv:1311.2524",
         ),
         System(
             "sliding-window",
             "detection.sliding_window:SlidingWindow",
             "object detection",
-            "Sermanet et al., OverFeat: Integrated Recognition, Localization and Detection using Convolutional Networks, "
-            "ICLR 2014, arXiv:1312.6229",
+            "Sermanet et al., OverFeat: Integrated Recognition, Localization and Detection using Convolutional "
+            "Networks, ICLR 2014, arXiv:1312.6229",
         ),
         System(
             "unet",
