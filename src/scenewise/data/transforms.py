@@ -26,6 +26,7 @@ from scenewise.types import InputSpec, NormalMap, Sample, SemanticMask, Target
 Transform = Callable[..., Any]
 
 OWN: dict[str, str] = {  # scenewise's own transforms: name -> module:class below scenewise.data
+    "BoxesFromMasks": "objects:BoxesFromMasks",
     "ElasticDeformation": "elastic:ElasticDeformation",
 }
 

@@ -254,6 +254,8 @@ class MaskHead(nn.Module):
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        if spec.head == "fcn":
+            nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits [R,outputs,M,M] of masks, and of boundaries where they are learnt."""
