@@ -15,6 +15,7 @@ from scenewise.engine.fusion import Predictor as Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
 from scenewise.errors import UsageError
 from scenewise.metrics import Metric
+from scenewise.metrics.coco import FIELDS, CocoMetrics, Kind
 from scenewise.model import Model
 from scenewise.types import Batch, InputSpec, Target
 
@@ -44,7 +45,9 @@ def evaluate(
 
     Returns:
         The scores by name, ready for JSON; undefined ones are None. For semantic segmentation ``mean_iou``,
-        ``pixel_accuracy``, ``mean_accuracy``, ``frequency_weighted_iou`` and ``per_class``.
+        ``pixel_accuracy``, ``mean_accuracy``, ``frequency_weighted_iou`` and ``per_class``. For objects ``box``,
+        ``mask`` and ``keypoints``, each with ``AP`` and the rest of COCO's scores; see
+        :class:`~scenewise.metrics.coco.CocoMetrics`.
 
     Raises:
         UsageError: the classes disagree, or the data set has no truth for what the model fills.
@@ -80,11 +83,20 @@ def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:
     Raises:
         UsageError: the data set lacks the truth to measure the model by.
     """
+    from scenewise.metrics.proposals import ProposalMetrics
     from scenewise.metrics.segmentation import SegmentationMetrics
+    from scenewise.metrics.voc import VocMetrics
 
     metrics: list[Metric] = []
     if "semantic_logits" in fills and "semantic" in data.fields:
         metrics.append(SegmentationMetrics(data.classes))
+    kinds = [kind for kind in object_kinds(fills) if FIELDS[kind] in data.fields]
+    if kinds and "labels" in fills:
+        metrics.append(CocoMetrics(data.classes, kinds, order=_image_numbers(data)))
+        if "box" in kinds and data.format == "voc":
+            metrics.append(VocMetrics(data.classes))
+    elif "box" in kinds:  # boxes of no class: region proposals
+        metrics.append(ProposalMetrics(order=_image_numbers(data)))
     if not metrics:
         raise UsageError(
             f"{data.source} has {', '.join(sorted(data.fields))}; "
@@ -93,9 +105,26 @@ def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:
     return metrics
 
 
+def object_kinds(fills: frozenset[str]) -> list[Kind]:
+    """What a model that fills ``fills`` says of objects: some of box, mask and keypoints."""
+    sources: dict[Kind, set[str]] = {"box": {"boxes"}, "mask": {"masks", "roi_masks"}, "keypoints": {"keypoints"}}
+    return [kind for kind, fields in sources.items() if fields & fills]
+
+
 def main_metric(fills: frozenset[str]) -> str:
-    """The score by which a model that fills ``fills`` is usually chosen."""
-    return "mean_iou" if "semantic_logits" in fills else "loss"
+    """The score by which a model that fills ``fills`` is usually chosen; dots lead into nested scores."""
+    if "semantic_logits" in fills:
+        return "mean_iou"
+    kinds = object_kinds(fills)
+    if "labels" not in fills:
+        return "proposals.AR1000" if "box" in kinds else "loss"
+    return next((f"{kind}.AP" for kind in ("mask", "keypoints", "box") if kind in kinds), "loss")
+
+
+def _image_numbers(data: DataSet) -> dict[str, int] | None:
+    """The format's own number of each image by its name, where it has any; COCO's evaluation orders images by it."""
+    numbers = getattr(data, "image_ids", None)
+    return None if numbers is None else {data.image_id(i): int(number) for i, number in enumerate(numbers)}
 
 
 def check_classes(model: Model, data: DataSet, source: str = "the model") -> None:
@@ -173,5 +202,5 @@ def _same_size(samples: Subset, batch_size: int, workers: int) -> Iterator[list[
 
 
 def scores_of(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """All scores of ``metrics`` as one dictionary."""
+    """All scores of ``metrics`` as one dictionary, those of each kind of object in one of their own."""
     return {name: value for metric in metrics for name, value in metric.compute().items()}

@@ -291,7 +291,6 @@ class _Training:
             needs=self.model.needs,
             size_divisor=self.model.input.size_divisor,
             workers=self.recipe.data.workers,
-            pin_memory=self.fabric.device.type == "cuda",
         )
         batches = iter(loader)
         while self.step < (epoch + 1) * self.steps_per_epoch:
@@ -386,7 +385,7 @@ class _Training:
             better = self._judge(measured)
         if self.first:
             self._keep(scores, better, epoch)
-        self.progress.epoch(epoch, self.settings.epochs, scores, self.monitor, better)
+        self.progress.epoch(epoch, self.settings.epochs, _flat(scores), self.monitor, better)
         self._save()
         return self.settings.patience is not None and self.waited >= self.settings.patience
 
@@ -440,9 +439,16 @@ class _Training:
         """Whether this validation is the best so far."""
         assert self.monitor is not None
         name = "val/loss" if self.monitor == "loss" else self.monitor
-        value = scores.get(name)
+        flat = _flat(scores)
+        value = flat.get(name)
+        if name in flat and value is None:
+            assert self.validation is not None
+            raise UsageError(
+                f"trainer.monitor is {self.monitor!r}, which is undefined on {self.validation.source}, "
+                f"split {self.validation.split!r}: nothing there is to be found"
+            )
         if not isinstance(value, int | float):
-            numbers = [k for k, v in scores.items() if isinstance(v, int | float)]
+            numbers = [k for k, v in flat.items() if isinstance(v, int | float) and "per_class." not in k]
             raise UsageError(f"trainer.monitor is {self.monitor!r}; expected one of {', '.join(numbers)}")
         better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
         if better:
