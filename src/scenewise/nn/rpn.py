@@ -16,12 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scenewise.errors import UsageError
 from scenewise.ops.anchors import AnchorSpec, grid_anchors
 from scenewise.ops.boxes import at_least, box_iou, clip_boxes, decode_boxes, encode_boxes
 from scenewise.ops.matching import BETWEEN, match, sample_balanced
 from scenewise.ops.nms import batched_nms
 from scenewise.types import STRICT, Batch, Target
 
+PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))
+SINGLE_MAP_ANCHORS = AnchorSpec(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
 BETA = 1 / 9  # where the smooth L1 loss turns from square to straight: the release's sigma of 3
 
 
@@ -87,7 +90,12 @@ class RPN(nn.Module):
     ) -> None:
         super().__init__()
         self.anchors, self.spec = anchors, spec or ProposalSpec()
-        (count,) = set(anchors.per_cell)
+        if len(set(anchors.per_cell)) != 1:
+            raise UsageError(
+                f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in anchors.sizes)} numbers on its levels; expected "
+                "as many on each, since one network reads them all"
+            )
+        count = anchors.per_cell[0]
         width = channels or in_channels
         self.conv = nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)
         self.objectness = nn.Conv2d(width, count, 1)

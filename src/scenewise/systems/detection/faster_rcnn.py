@@ -13,50 +13,21 @@ Shapes: N images, L levels, R boxes of all images together, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError, suggest
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
-from scenewise.nn.features import Design, Features, FeatureSpec, freeze_norms, hold_norms, last_stage
+from scenewise.nn.box_head import FullyConnected, HeadSpec, StageFeatures
+from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled, detections, sample_rois, second_stage_losses
-from scenewise.nn.rpn import RPN, ProposalSpec
+from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.roi import RoITransform, pool_levels
-from scenewise.types import STRICT, Batch, InputSpec, Prediction
-
-PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))
-SINGLE_MAP_ANCHORS = AnchorSpec(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """What is read from each box, and what judges it.
-
-    Attributes:
-        kind: ``"fc"``, two fully-connected layers; ``"stage"``, the last stage of a ResNet, for design ``c4``. None:
-            the latter with ``c4`` and a ResNet, else the former.
-        size: the side of the grid that is read; None: 7, and 14 for ``"stage"``.
-        sampling: points a side that RoIAlign takes in each cell; 0: as many as the cell has pixels.
-        aligned: whether RoIAlign shifts by half a pixel, as it should; published weights were trained without.
-        channels: the width of the fully-connected layers.
-        dropout: after each of them; VGG's is 0.5.
-        class_agnostic: one correction for all classes instead of one for each.
-    """
-
-    __pydantic_config__ = STRICT
-    kind: Literal["fc", "stage"] | None = None
-    size: int | None = None
-    sampling: int = 2
-    aligned: bool = False
-    channels: int = 1024
-    dropout: float = 0.0
-    class_agnostic: bool = False
+from scenewise.types import Batch, InputSpec, Prediction
 
 
 class FasterRCNN(Model):
@@ -196,44 +167,6 @@ class FasterRCNN(Model):
 
     def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value * self.loss_weights.get(name, 1.0) for name, value in terms.items()}
-
-
-class FullyConnected(nn.Module):
-    """Two fully-connected layers on the features of a box: [R,C,s,s] -> [R,channels]."""
-
-    def __init__(self, in_features: int, channels: int = 1024, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.channels, self.dropout = channels, dropout
-        self.first = nn.Linear(in_features, channels)
-        self.second = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The boxes' features [R,channels] from [R,C,s,s]."""
-        for layer in (self.first, self.second):
-            x = F.dropout(F.relu(layer(x.flatten(1))), self.dropout, self.training)
-        return x
-
-
-class StageFeatures(nn.Module):
-    """A ResNet's last stage on the features of a box, averaged: [R,C,14,14] -> [R,2C]."""
-
-    def __init__(self, backbone: str, weights: str | None, frozen_norm: bool) -> None:
-        super().__init__()
-        self.stage, self.channels = last_stage(backbone, weights)
-        self.frozen_norm = frozen_norm
-        if frozen_norm:
-            freeze_norms(self.stage)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The boxes' features [R,channels]."""
-        return self.stage(x).mean((-2, -1))
-
-    def train(self, mode: bool = True) -> StageFeatures:
-        """As torch's; frozen batch-norms stay in evaluation mode."""
-        super().train(mode)
-        if self.frozen_norm:
-            hold_norms(self.stage)
-        return self
 
 
 def _size(images: Tensor) -> tuple[int, int]:

@@ -21,13 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
+from scenewise.nn.box_head import HeadSpec, StageFeatures
 from scenewise.nn.features import Design, FeatureSpec
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.masks import crop_masks, mask_boundary
 from scenewise.ops.roi import RoITransform, roi_align
-from scenewise.systems.detection.faster_rcnn import FasterRCNN, HeadSpec, StageFeatures
+from scenewise.systems.detection.faster_rcnn import FasterRCNN
 from scenewise.types import STRICT, Batch, InputSpec, Prediction
 
 

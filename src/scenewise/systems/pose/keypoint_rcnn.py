@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
+from scenewise.nn.box_head import HeadSpec
 from scenewise.nn.features import Design, FeatureSpec
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.keypoints import decode_keypoints, keypoint_targets
 from scenewise.ops.roi import RoITransform
-from scenewise.systems.detection.faster_rcnn import FasterRCNN, HeadSpec
+from scenewise.systems.detection.faster_rcnn import FasterRCNN
 from scenewise.types import STRICT, Batch, InputSpec, Prediction
 
 

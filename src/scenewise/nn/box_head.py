@@ -1,0 +1,81 @@
+"""What judges the features of a box: two fully-connected layers, or the last stage of a ResNet.
+
+Girshick, "Fast R-CNN", ICCV 2015, https://arxiv.org/abs/1504.08083, sec. 2.1; the stage: He et al., "Deep Residual
+Learning for Image Recognition", CVPR 2016, appendix A.
+
+Shapes: R boxes of all images together, C channels, s x s cells of a box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scenewise.nn.features import freeze_norms, hold_norms, last_stage
+from scenewise.types import STRICT
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What is read from each box, and what judges it.
+
+    Attributes:
+        kind: ``"fc"``, two fully-connected layers; ``"stage"``, the last stage of a ResNet, for design ``c4``. None:
+            the latter with ``c4`` and a ResNet, else the former.
+        size: the side of the grid that is read; None: 7, and 14 for ``"stage"``.
+        sampling: points a side that RoIAlign takes in each cell; 0: as many as the cell has pixels.
+        aligned: whether RoIAlign shifts by half a pixel, as it should; published weights were trained without.
+        channels: the width of the fully-connected layers.
+        dropout: after each of them; VGG's is 0.5.
+        class_agnostic: one correction for all classes instead of one for each.
+    """
+
+    __pydantic_config__ = STRICT
+    kind: Literal["fc", "stage"] | None = None
+    size: int | None = None
+    sampling: int = 2
+    aligned: bool = False
+    channels: int = 1024
+    dropout: float = 0.0
+    class_agnostic: bool = False
+
+
+class FullyConnected(nn.Module):
+    """Two fully-connected layers on the features of a box: [R,C,s,s] -> [R,channels]."""
+
+    def __init__(self, in_features: int, channels: int = 1024, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.channels, self.dropout = channels, dropout
+        self.first = nn.Linear(in_features, channels)
+        self.second = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The boxes' features [R,channels] from [R,C,s,s]."""
+        for layer in (self.first, self.second):
+            x = F.dropout(F.relu(layer(x.flatten(1))), self.dropout, self.training)
+        return x
+
+
+class StageFeatures(nn.Module):
+    """A ResNet's last stage on the features of a box, averaged: [R,C,14,14] -> [R,2C]."""
+
+    def __init__(self, backbone: str, weights: str | None, frozen_norm: bool) -> None:
+        super().__init__()
+        self.stage, self.channels = last_stage(backbone, weights)
+        self.frozen_norm = frozen_norm
+        if frozen_norm:
+            freeze_norms(self.stage)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The boxes' features [R,channels]."""
+        return self.stage(x).mean((-2, -1))
+
+    def train(self, mode: bool = True) -> StageFeatures:
+        """As torch's; frozen batch-norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_norm:
+            hold_norms(self.stage)
+        return self
