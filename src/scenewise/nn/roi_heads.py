@@ -166,7 +166,7 @@ def second_stage_losses(
     label = sampled.labels[positive]
     corrections = deltas[positive]
     if deltas.shape[1] > 4:
-        corrections = corrections.view(len(positive), -1, 4)[torch.arange(len(positive), device=label.device), label]
+        corrections = corrections.unflatten(1, (-1, 4))[torch.arange(len(positive), device=label.device), label]
     of_class = F.cross_entropy(logits, sampled.labels, reduction="none")  # [R]
     of_box = F.smooth_l1_loss(corrections, sampled.deltas[positive], beta=beta, reduction="none").sum(1)  # [P]
     count = max(1, len(logits))
@@ -208,7 +208,7 @@ def detections(
     ):
         row, label = (probability[:, 1:] > spec.score).nonzero().unbind(1)  # candidates only: few boxes are decoded
         if delta.shape[1] > 4:
-            delta = delta.view(len(delta), -1, 4)[row, label + 1]
+            delta = delta.unflatten(1, (-1, 4))[row, label + 1]
         else:
             delta = delta[row]
         candidates = clip_boxes(decode_boxes(delta, boxes[row], weights), size)

@@ -92,8 +92,8 @@ class RPN(nn.Module):
         self.anchors, self.spec = anchors, spec or ProposalSpec()
         if len(set(anchors.per_cell)) != 1:
             raise UsageError(
-                f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in anchors.sizes)} numbers on its levels; expected "
-                "as many on each, since one network reads them all"
+                f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in anchors.sizes)} numbers on its levels; "
+                "expected as many on each, since one network reads them all"
             )
         count = anchors.per_cell[0]
         width = channels or in_channels
