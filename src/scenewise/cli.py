@@ -21,6 +21,7 @@ from scenewise.version import VERSION
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from scenewise.data import DataSet
     from scenewise.model import Model
     from scenewise.types import Prediction
 
@@ -44,6 +45,10 @@ PrecisionOption = Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of t
 FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and average.")]
 ScalesOption = Annotated[str | None, typer.Option(help="Average over these sizes of the image, such as 0.75,1,1.25.")]
 TilesOption = Annotated[str | None, typer.Option(help="See the image in overlapping tiles of HxW pixels.")]
+BadRecordOption = Annotated[
+    Literal["error", "skip", "fix"], typer.Option(help="What to do about a box without an area, and the like.")
+]
+NeedsOption = Annotated[str | None, typer.Option(help="Target fields, such as boxes+keypoints, to choose a reader by.")]
 DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default the GPU if there is one.")]
 
 
@@ -274,15 +279,18 @@ def evaluate(
     tiles: TilesOption = None,
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(help="Processes that load samples.")] = 0,
+    on_bad_record: BadRecordOption = "error",
     json: JsonOption = False,
 ) -> None:
     """Measure a model on a data set with the field's metrics."""
     from scenewise.data import open_data
-    from scenewise.engine.evaluate import check_classes
+    from scenewise.engine.evaluate import check_classes, truth_for
     from scenewise.engine.evaluate import evaluate as run_evaluation
 
     loaded = _load(checkpoint, weights_file)
-    opened = open_data(data, split)
+    needs = truth_for(loaded.needs, loaded.fills)
+    opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)
+    _tell_repairs(opened)
     check_classes(loaded, opened, checkpoint)
     with _bar("evaluate", len(opened)) as advance:
         scores = run_evaluation(
@@ -302,7 +310,7 @@ def evaluate(
 
 
 def _score_tables(scores: dict[str, Any]) -> Iterator[Table]:
-    """A table of the single scores, and one of those by class."""
+    """A table of the scores by class, one of each kind of object, and one of the single scores."""
     from rich.table import Table
 
     by_class = scores.get("per_class", {})
@@ -312,6 +320,9 @@ def _score_tables(scores: dict[str, Any]) -> Iterator[Table]:
         for name, row in by_class.items():
             table.add_row(name, *(_number(row[n]) for n in names))
         yield table
+    kinds = {name: values for name, values in scores.items() if isinstance(values, dict) and name != "per_class"}
+    if kinds:
+        yield from _object_tables(kinds)
     single = Table("score", "value")
     for name, value in scores.items():
         if not isinstance(value, dict):
@@ -319,10 +330,40 @@ def _score_tables(scores: dict[str, Any]) -> Iterator[Table]:
     yield single
 
 
+def _object_tables(kinds: dict[str, dict[str, Any]]) -> Iterator[Table]:
+    """A table for each set of scores, a row a kind of object, and then one of the AP of each class.
+
+    Boxes and masks share a set; the last three of their twelve scores are left to ``--json``, and the tables have no
+    edge, to fit into 80 columns.
+    """
+    from rich.table import Table
+
+    tables: dict[tuple[str, ...], Table] = {}
+    for kind, values in kinds.items():
+        names = tuple(name for name, value in values.items() if not isinstance(value, dict))
+        if names[6:9] == ("AR1", "AR10", "AR100"):
+            names = names[:9]
+        if names not in tables:
+            tables[names] = Table("", *names, collapse_padding=True, pad_edge=False, show_edge=False)
+        tables[names].add_row(kind, *(_short(values[name]) for name in names))
+    yield from tables.values()
+    measured = {kind: values["per_class"] for kind, values in kinds.items() if "per_class" in values}
+    if measured:
+        table = Table("class", *(f"{kind} AP" for kind in measured))
+        for name in next(iter(measured.values())):
+            table.add_row(name, *(_number(rows[name]["AP"]) for rows in measured.values()))
+        yield table
+
+
 def _number(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _short(value: float | None) -> str:
+    """A score as COCO's own evaluation prints it."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 # ---- data
@@ -332,6 +373,7 @@ def _number(value: Any) -> str:
 def data_check(
     source: Annotated[str, typer.Argument(metavar="FORMAT:PATH")],
     split: Annotated[list[str] | None, typer.Option(help="Which part; all by default.")] = None,
+    needs: NeedsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say what is wrong with a data set, file by file; the exit status is 1 if anything is."""
@@ -339,7 +381,7 @@ def data_check(
 
     from scenewise.data.check import check_data
 
-    report = check_data(source, split)
+    report = check_data(source, split, needs=_fields(needs))
     if json:
         _print_json(
             {
@@ -347,6 +389,7 @@ def data_check(
                 "ok": report.ok,
                 "splits": report.splits,
                 "class_pixels": report.class_pixels,
+                "class_objects": report.class_objects,
                 "problems": [{"file": p.file, "message": p.message, "severity": p.severity} for p in report.problems],
             }
         )
@@ -369,25 +412,43 @@ def data_show(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures.")] = Path("out"),
     split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
     count: Annotated[int, typer.Option(help="How many samples, spread evenly over the split.", min=1)] = 8,
+    needs: NeedsOption = None,
+    on_bad_record: BadRecordOption = "error",
 ) -> None:
     """Draw samples of a data set with their labels."""
     from scenewise.data import open_data
     from scenewise.draw import draw_sample, side_by_side
     from scenewise.files import atomic_path
 
-    data = open_data(source, split)
+    data = open_data(source, split, needs=_fields(needs), on_bad_record=on_bad_record)
+    _tell_repairs(data)
+    skeleton = getattr(data, "skeleton", ()) if "keypoints" in data.fields else ()
     shown = min(count, len(data))
     with _bar("draw", shown) as advance:
         for i in range(shown):
             index = i * len(data) // shown
             image, target = data[index]
-            truth = draw_sample(image, target, data.classes, colors=data.colors)
+            truth = draw_sample(image, target, data.classes, colors=data.colors, skeleton=skeleton)
             picture = side_by_side([("image", image), (f"{split} {data.image_id(index)}", truth)])
             name = data.image_id(index).replace("/", "-")
             with atomic_path(out / f"{name}.png") as temporary:
                 picture.save(temporary, format="PNG")
             advance(1)
     print(f"{shown} of {len(data)} samples of split {split} drawn in {out}")
+
+
+def _fields(needs: str | None) -> frozenset[str]:
+    return frozenset(needs.split("+")) if needs else frozenset()
+
+
+def _tell_repairs(data: DataSet) -> None:
+    """Say what was left out or mended, on standard error."""
+    from scenewise.data import describe_repairs
+
+    for problem in data.repairs[:20]:
+        _complain(str(problem))
+    if data.repairs:
+        _complain(describe_repairs(data))
 
 
 # ---- models

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenewise.data.base import INVALID, UNIONS, DataSet, LabelMapDataSet, Problem
-from scenewise.data.formats import find_reader
+from scenewise.data.formats import construct, find_reader
+from scenewise.data.instances import InstanceDataSet
 from scenewise.errors import DataError
 from scenewise.types import IGNORE, Sample
 
@@ -28,12 +29,15 @@ class DataReport:
         problems: errors and suspicions, split by split, then those of the data set as a whole.
         class_pixels: for each class, in label order, its pixels in all sound label maps; empty where the data set has
             no label maps.
+        class_objects: for each class, in label order, its objects in all splits, those to ignore left out; empty where
+            the data set has no objects.
     """
 
     source: str
     splits: dict[str, int]
     problems: list[Problem]
     class_pixels: dict[str, int]
+    class_objects: dict[str, int]
 
     @property
     def ok(self) -> bool:
@@ -42,7 +46,10 @@ class DataReport:
 
 
 def check_data(
-    source: str, splits: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+    source: str,
+    splits: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    needs: frozenset[str] = frozenset(),
 ) -> DataReport:
     """All problems of the data set ``source``. Reads every file once.
 
@@ -51,15 +58,18 @@ def check_data(
         splits: which to check; without it all that there are. VOC's trainval is then left out, since its images are
             those of train and val.
         progress: called after each image with the number of images that are done and that there are.
+        needs: target fields, where a format has several readers.
 
     Errors are missing and broken files, label maps without images, sizes that differ, values that are no class.
-    Suspicions are the same picture twice, in one split or in two; masks saved as 0 and 255; labels counted from 1;
-    classes that never occur, or not in train.
+    With objects, also boxes without an area or outside their image, unknown classes, ids that occur twice, masks and
+    keypoints that are none, masks that contradict their box. Suspicions are the same picture twice, in one split or in
+    two; masks saved as 0 and 255; labels counted from 1; boxes whose corners are read as sizes; classes that never
+    occur, or not in train.
 
     Raises:
         UsageError, DataError: as for :func:`scenewise.data.formats.open_data`; the path is not of that format at all.
     """
-    reader, root = find_reader(source)
+    reader, root = find_reader(source, needs)
     if splits is None:
         there = reader.splits(root)
         splits = [split for split in there if split not in UNIONS] or there[:1]
@@ -69,7 +79,7 @@ def check_data(
     opened: list[DataSet] = []
     for split in splits:
         try:
-            opened.append(reader(root, split))  # type: ignore[call-arg]  # every reader takes these two
+            opened.append(construct(reader, root, split, needs=needs))
         except DataError as error:
             problems.append(Problem.of(error))
     check = _Check(sum(len(data) for data in opened), progress)
@@ -83,6 +93,7 @@ def check_data(
         {data.split: len(data) for data in opened},
         list(dict.fromkeys(problems)),  # splits that share folders tell of the same strays
         {name: int(totals[label]) for label, name in enumerate(classes)},
+        check.count_objects(opened),
     )
 
 
@@ -118,7 +129,8 @@ class _Check:
         image = np.ascontiguousarray(sample[0].numpy())
         digest = blake2b(image.data, digest_size=16)
         digest.update(str(image.shape).encode())
-        file = str(data.image_path(index)) if isinstance(data, LabelMapDataSet) else data.image_id(index)
+        has_file = isinstance(data, (LabelMapDataSet, InstanceDataSet))
+        file = str(data.image_path(index)) if has_file else data.image_id(index)
         split, first = self.pictures.setdefault(digest.digest(), (data.split, file))
         if split != data.split and not {split, data.split} & UNIONS:
             same = "is also" if first == file else f"the same picture as {first}"
@@ -126,8 +138,20 @@ class _Check:
         elif split == data.split and first != file:
             yield Problem(file, f"the same picture as {first}, in the same split {split!r}", "suspicion")
 
+    def count_objects(self, opened: Sequence[DataSet]) -> dict[str, int]:
+        """The objects of each class that count, by name."""
+        sets = [data for data in opened if isinstance(data, InstanceDataSet)]
+        return {
+            name: sum(int((data.labels[~data.ignore] == label).sum()) for data in sets)
+            for label, name in enumerate(sets[0].classes if sets else ())
+        }
+
     def whole(self, root: Path, opened: Sequence[DataSet]) -> Iterator[Problem]:
-        """The suspicions that only all label maps together show."""
+        """The suspicions that only all label maps, or all objects, together show."""
+        never_seen = [repr(name) for name, count in self.count_objects(opened).items() if count == 0]
+        if never_seen:
+            where = " and ".join(repr(data.split) for data in opened)
+            yield Problem(str(root), f"no object of class {', '.join(never_seen)} in split {where}", "suspicion")
         if not opened or "semantic" not in opened[0].fields:
             return
         if isinstance(opened[0], LabelMapDataSet):

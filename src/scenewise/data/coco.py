@@ -132,7 +132,7 @@ class Coco(InstanceDataSet):
                 raise DataError(
                     f"{root}: a single file, which is no split {split!r}; it answers to {', '.join(sorted(answers))}"
                 )
-            return root, split if split != "all" else own
+            return root, own
         if not (root / "annotations").is_dir():
             raise DataError(
                 f"{root}: no folder annotations; expected annotations/{self.kinds[0]}_SPLIT.json and images"
@@ -206,7 +206,7 @@ class Coco(InstanceDataSet):
 
     def _note_images(self, content: _Content) -> None:
         """List the entries of images that are none."""
-        how = "" if self._policy == "error" else "; left out"
+        how = "" if self._policy == "error" else "; left out, with its objects"
         listed = tuple(Problem(str(self._file), f"{message}{how}") for message in content.bad_images)
         if self._policy == "error":
             self.faults = listed
@@ -228,7 +228,7 @@ class Coco(InstanceDataSet):
         records.faults, records.mended = content.faults, content.mended
         columns = {"_ids": ids, "_starts": starts, "_lengths": lengths, "area": area}
         records.columns.update({name: np.ascontiguousarray(column) for name, column in columns.items()})
-        for row in np.flatnonzero(rows < 0).tolist():
+        for row in np.flatnonzero((rows < 0) & ~np.isin(image_ids, content.bad_image_ids)).tolist():
             records.faults.setdefault(row, Fault(f"image_id {image_ids[row]} is the id of no image"))
         for row in np.flatnonzero(labels < 0).tolist():
             records.faults.setdefault(
@@ -347,7 +347,8 @@ class Coco(InstanceDataSet):
     def _box_text(self, records: Records, row: int) -> tuple[str, str]:
         places = (records.columns[name][row : row + 1] for name in ("_starts", "_lengths"))
         (annotation,) = read_at(self._file, *places)
-        return f"bbox {reprlib.repr(annotation.get('bbox'))}", BOX_FORM
+        box = annotation.get("bbox") if isinstance(annotation, dict) else annotation
+        return f"bbox {reprlib.repr(box)}", BOX_FORM
 
     def _size_stated_in(self, index: int) -> str:
         return f"{self._file}, image {self.image_ids[index]}," if self.image_ids is not None else str(self._file)
@@ -427,6 +428,7 @@ class _Content:
     image_ids: list[int] = field(default_factory=list)
     image_sizes: array[int] = field(default_factory=lambda: array("i"))
     bad_images: list[str] = field(default_factory=list)
+    bad_image_ids: list[int] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
     integers: array[int] = field(default_factory=lambda: array("q"))
     floats: array[float] = field(default_factory=lambda: array("d"))
@@ -478,6 +480,8 @@ class _Content:
             fault = _image_fault(entry, known)
             if fault:
                 self.bad_images.append(f"images[{position}] {fault}")
+                if isinstance(entry, dict) and _is_integer(entry.get("id")):
+                    self.bad_image_ids.append(entry["id"])
                 continue
             known.add(entry["id"])
             self.image_ids.append(entry["id"])

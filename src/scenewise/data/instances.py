@@ -270,14 +270,18 @@ class InstanceDataSet(_Shared, DataSet):
         Faults in what ``needs`` does not ask for are no faults; where it is empty, everything counts.
         """
         faults = {row: fault for row, fault in records.faults.items() if self._matters(fault, needs)}
+        mendable: dict[int, Fault] = {}  # boxes that leave their image, and nothing else
         for row, fault in self._box_faults(records):
-            faults.setdefault(row, fault)
+            if row not in faults:
+                mendable[row] = fault
+            if row not in faults or faults[row].spoils != "boxes":
+                faults[row] = fault
         usable = records.image >= 0  # else the image was left out, or a fault says that there is none
         listed: list[Problem] = []
         for row in sorted({*faults, *records.mended}):
             message = records.mended.get(row, "")
             if row in faults:
-                usable[row] &= self._mend_box(records, row, faults[row])
+                usable[row] &= row in mendable and self._mend_box(records, row, faults[row])
                 how = "cut off at the border" if usable[row] else "left out"
                 message = faults[row].message + ("" if self._policy == "error" else f"; {how}")
             name = self._record_name(records, row)

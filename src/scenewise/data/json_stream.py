@@ -58,7 +58,9 @@ class JsonStream:
 
     def members(self) -> Iterator[str]:
         """Each key; its value has to be taken, by :meth:`value` or :meth:`elements`, before the next one."""
-        if self._peek() == _BOM[0] and self._more(len(_BOM)) and self._text.startswith(_BOM):
+        while len(self._text) < len(_BOM) and not self._ended:
+            self._more()
+        if self._text.startswith(_BOM):
             self._at = len(_BOM)
         if self._peek() != "{":
             raise self._error("expected a JSON object, which begins with {")
@@ -122,14 +124,14 @@ class JsonStream:
             if not self._more():
                 return ""
 
-    def _more(self, least: int = 1) -> bool:
-        """Read on, dropping what is done; whether ``least`` more characters are there."""
+    def _more(self) -> bool:
+        """Read on, dropping what is done; whether there was more."""
         before = len(self._text) - self._at
         size = max(CHUNK, before)  # a long value is tried again at each doubling, not at each chunk
         read = self._file.read(size)
         self._ended = len(read) < size
         self._text, self._base, self._at = self._text[self._at :] + read.decode("latin-1"), self._base + self._at, 0
-        return len(self._text) >= least and bool(read or before >= least)
+        return bool(read)
 
     def _decode(self) -> tuple[Any, int, int]:
         """The value at the present place, its start and its end in the text, which is passed."""
