@@ -124,6 +124,49 @@ def test_evaluate_prints_a_table_or_json(run, checkpoint):
     assert "figure" in out
 
 
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory) -> Path:
+    """A small Mask R-CNN that finds something everywhere."""
+    from scenewise.data import open_data
+
+    torch.manual_seed(0)
+    model = build(
+        "mask-rcnn",
+        open_data(SCENES).classes,
+        backbone="resnet10t",
+        features={"channels": 8},
+        head={"channels": 16},
+        mask={"convs": 1, "channels": 8},
+        detections={"score": 0.01, "count": 5},
+        input={"short_side": 48, "size_divisor": 32},
+    )
+    path = tmp_path_factory.mktemp("model") / "detector.safetensors"
+    save_checkpoint(model, path, class_ids=list(range(10, 10 + len(model.classes))))
+    return path
+
+
+def test_objects_are_written_as_coco_results(run, detector, photos, tmp_path):
+    out = tmp_path / "seen"
+    status, _, err = run("predict", photos / "a.png", "--model", detector, "--out", out, "--score", 0)
+    assert status == 0, err
+    entries = json.loads((out / "coco_results.json").read_text())
+    assert 0 < len(entries) <= 5
+    assert entries[0].keys() == {"image_id", "category_id", "score", "bbox", "segmentation"}
+    assert {e["image_id"] for e in entries} == {"a"}
+    assert all(e["category_id"] >= 10 for e in entries)
+    results = tmp_path / "results.json"
+    status, text, err = run("evaluate", detector, "--data", SCENES, "--split", "val", "--results", results, "--json")
+    assert status == 0, err
+    assert {"box", "mask"} <= json.loads(text).keys()
+    assert len({e["image_id"] for e in json.loads(results.read_text())}) == 3
+
+
+def test_results_need_a_model_that_finds_objects(run, checkpoint, tmp_path):
+    status, _, err = run("evaluate", checkpoint, "--data", SCENES, "--results", tmp_path / "results.json")
+    assert status == 2
+    assert "COCO results hold objects" in err
+
+
 def test_evaluate_refuses_other_classes(run, checkpoint, tmp_path):
     folder = tmp_path / "masks"
     for name in ("images", "labels"):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from scenewise.errors import DataError, UsageError
-from scenewise.results import from_json, read_prediction, to_coco, to_json, write_prediction
+from scenewise.results import CocoResults, from_json, read_prediction, to_coco, to_json, write_prediction
 from scenewise.types import IGNORE, Prediction
 
 CLASSES = ("road", "naïve 道路", "sky")
@@ -331,3 +331,27 @@ def test_reading_what_is_not_there_or_broken(tmp_path):
     (tmp_path / "x.npz").unlink()
     with pytest.raises(DataError, match=r"x.npz: can't be read"):
         read_prediction(path)
+
+
+def test_coco_results_of_several_images(tmp_path):
+    first = Prediction(
+        (20, 30),
+        ("a", "b"),
+        boxes=torch.tensor([[1.0, 2, 11, 8]]),
+        labels=torch.tensor([1]),
+        scores=torch.tensor([0.5]),
+    )
+    collected = CocoResults([7, 90], {"x.jpg": 42})
+    collected.update(first, {"image_id": "x.jpg"})
+    other = CocoResults([7, 90])
+    other.add(first, "000012")
+    other.add(first[[]], "empty")
+    other.add(first, "street")
+    collected.merge(other)
+    path = tmp_path / "results.json"
+    collected.write(path)
+    entries = json.loads(path.read_text())
+    assert [e["image_id"] for e in entries] == [42, 12, "street"]
+    assert entries[0] == {"image_id": 42, "category_id": 90, "score": 0.5, "bbox": [1.0, 2.0, 10.0, 6.0]}
+    CocoResults([1]).write(path)
+    assert json.loads(path.read_text()) == []

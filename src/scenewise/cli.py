@@ -128,12 +128,15 @@ def predict(
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """See what is in images: a picture and a JSON file for each, and a table of what was found."""
+    """See what is in images: a picture and a JSON file for each, and a table of what was found.
+
+    A model that finds objects gives all of them as one COCO results file besides, coco_results.json.
+    """
     import dataclasses
 
     from scenewise.data.images import as_image
     from scenewise.engine.predict import Predictor
-    from scenewise.results import write_prediction
+    from scenewise.results import CocoResults, category_ids, write_prediction
 
     names = dict(_outputs(images))
     loaded = _load(model, weights_file)
@@ -142,6 +145,7 @@ def predict(
     )
     colors = loaded.info.get("colors")
     found: dict[str, Any] = {}
+    objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
     failed = 0
     with _bar("predict", len(names)) as advance:
         for path, name in names.items():
@@ -155,7 +159,11 @@ def predict(
                 options = {"colors": [tuple(c) for c in colors]} if colors else {}
                 picture, record = write_prediction(prediction, image, out, name, **options)
                 found[str(path)] = {"picture": str(picture), "json": str(record), **_summary(prediction)}
+                if objects is not None:
+                    objects.add(prediction, name)
             advance(1)
+    if objects is not None:
+        objects.write(out / "coco_results.json")
     if json:
         _print_json({"model": model, "images": found})
     else:
@@ -280,6 +288,9 @@ def evaluate(
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(help="Processes that load samples.")] = 0,
     on_bad_record: BadRecordOption = "error",
+    results: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the objects found as a COCO results file, too.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a model on a data set with the field's metrics."""
@@ -300,6 +311,7 @@ def evaluate(
             procedures=_procedures(tiles, scales, flip),
             device=_device(device),
             workers=workers,
+            results=results,
             tick=advance,
         )
     if json:

@@ -25,7 +25,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,10 @@ from torch import Tensor
 from scenewise.errors import DataError, UsageError
 from scenewise.files import atomic_path, write_text
 from scenewise.ops import rle
-from scenewise.types import IGNORE, INSTANCE_FIELDS, Prediction
+from scenewise.types import IGNORE, INSTANCE_FIELDS, Prediction, Target
+
+if TYPE_CHECKING:
+    from scenewise.model import Model
 
 FORMAT = "scenewise-prediction-1"
 JSON_FIELDS = (*(name for name in INSTANCE_FIELDS if name != "roi_masks"), "semantic")
@@ -194,6 +197,49 @@ def to_coco(prediction: Prediction, image_id: int | str, category_ids: Sequence[
             entry["keypoints"] = _decimals(points.reshape(-1))
         entries.append(entry)
     return entries
+
+
+class CocoResults:
+    """Collects predictions as a COCO results file wants them; takes them one by one, as a metric does.
+
+    Args:
+        category_ids: for each label, the data set's own id of that category.
+        numbers: the data set's own id of each image by its name; without it a name of digits is the id, and any other
+            name stands for itself.
+    """
+
+    def __init__(self, category_ids: Sequence[int], numbers: Mapping[str, int] | None = None) -> None:
+        self.category_ids, self.numbers = category_ids, numbers
+        self.entries: list[dict[str, Any]] = []
+
+    def add(self, prediction: Prediction, name: str) -> None:
+        """Take the prediction for the image called ``name``."""
+        number: int | str = int(name) if name.isdecimal() else name
+        if self.numbers is not None:
+            number = self.numbers[name]
+        self.entries += to_coco(prediction, number, self.category_ids)
+
+    def update(self, prediction: Prediction, target: Target) -> None:
+        """Take one image of a data set."""
+        self.add(prediction, target["image_id"])
+
+    def merge(self, other: CocoResults) -> None:
+        """Add what another process collected."""
+        self.entries += other.entries
+
+    def compute(self) -> dict[str, Any]:
+        """No scores."""
+        return {}
+
+    def write(self, path: str | Path) -> None:
+        """Write the file; one entry a line."""
+        lines = (json.dumps(entry, allow_nan=False, ensure_ascii=False) for entry in self.entries)
+        write_text(Path(path), "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def category_ids(model: Model) -> list[int]:
+    """The own ids of the data set that ``model`` learned from, for each label; 1, 2, ... where it had none."""
+    return [int(number) for number in model.info.get("class_ids", range(1, len(model.classes) + 1))]
 
 
 def write_prediction(

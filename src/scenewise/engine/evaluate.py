@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from scenewise.errors import UsageError
 from scenewise.metrics import Metric
 from scenewise.metrics.coco import FIELDS, CocoMetrics, Kind
 from scenewise.model import Model
+from scenewise.results import CocoResults, category_ids
 from scenewise.types import Batch, InputSpec, Target
 
 Tick = Callable[[int], None]  # told the number of images done
@@ -31,6 +33,7 @@ def evaluate(
     procedures: Sequence[Procedure] = (),
     device: torch.device | str | None = None,
     workers: int = 0,
+    results: str | Path | None = None,
     tick: Tick | None = None,
 ) -> dict[str, Any]:
     """The field's metrics of ``model`` on a data set.
@@ -41,6 +44,7 @@ def evaluate(
         split: which part of it, where ``data`` is a string.
         precision, procedures, device: see :class:`~scenewise.engine.predict.Predictor`.
         workers: processes that load samples.
+        results: where to write the predictions as a COCO results file, for a model that finds objects.
         tick: called with the number of images done since its last call.
 
     Returns:
@@ -58,16 +62,23 @@ def evaluate(
     metrics = metrics_for(model.fills, opened)
     check_classes(model, opened)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
+    written = None
+    if results is not None:
+        if not object_kinds(model.fills) or "labels" not in model.fills:
+            raise UsageError("results: COCO results hold objects and their classes, which this model does not find")
+        written = CocoResults(getattr(opened, "class_ids", category_ids(model)), _image_numbers(opened))
     run_evaluation(
         predictor.run,
         predictor.input,
         Subset(opened),
-        metrics,
+        metrics if written is None else [*metrics, written],
         device=predictor.device,
         batch_size=8 if predictor.device.type == "cuda" else 1,
         workers=workers,
         tick=tick,
     )
+    if written is not None:
+        written.write(results)  # type: ignore[arg-type]
     return scores_of(metrics)
 
 

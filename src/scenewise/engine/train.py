@@ -463,6 +463,8 @@ class _Training:
         info: dict[str, Any] = {"data": {"train": self.data.source, "split": self.data.split}, "epoch": epoch + 1}
         if self.data.colors is not None:
             info["colors"] = [list(c) for c in self.data.colors]
+        if hasattr(self.data, "class_ids"):  # the format's own numbers of the classes, for writing results back
+            info["class_ids"] = [int(number) for number in self.data.class_ids]
         measured = {k: v for k, v in scores.items() if not k.startswith("train/")}
         if self.validation is not None and measured:
             info["metrics"] = {"data": self.validation.source, "split": self.validation.split, **measured}
