@@ -27,7 +27,7 @@ def warp_crops(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     )  # [K,size,size,2]
     # all crops of an image in one tall output: the image is read in place, not repeated
     tall = F.grid_sample(image[None].float(), grid.reshape(1, -1, size, 2), padding_mode="border", align_corners=False)
-    crops = tall.view(-1, len(boxes), size, size).transpose(0, 1)
+    crops = tall.view(len(image), len(boxes), size, size).transpose(0, 1)
     inside = ((x >= 0) & (x < width))[:, None, None, :] & ((y >= 0) & (y < height))[:, None, :, None]
     return (crops * inside).to(image.dtype)
 
