@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -14,18 +15,36 @@ from scenewise.catalog import SYSTEMS, build, find, name_of, options, plain_argu
 from scenewise.checkpoint import load_checkpoint, save_checkpoint
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
-from scenewise.engine.evaluate import evaluate
+from scenewise.engine.evaluate import evaluate, main_metric
 from scenewise.engine.predict import Predictor, predict
+from scenewise.model import Model
 from scenewise.types import IGNORE, Batch
 
+TWO_STAGES: dict[str, Any] = {
+    "backbone": "resnet10t",
+    "features": {"channels": 16},
+    "anchors": {"sizes": [[8], [16], [32], [48], [64]]},
+    "proposals": {"train_after_nms": 100, "after_nms": 40},
+    "head": {"channels": 32},
+    "sampler": {"samples": 64},
+    "detections": {"count": 20},
+    "input": {"size_divisor": 32},
+}
 SMALL: dict[str, dict[str, Any]] = {  # a small configuration of each system
     "deeplab-v3": {"backbone": "resnet10t", "aspp_channels": 8, "multi_grid": None},
     "deeplab-v3-plus": {"backbone": "resnet10t", "aspp_channels": 8, "decoder_channels": 8, "skip_channels": [4]},
+    "faster-rcnn": TWO_STAGES,
     "fcn": {"backbone": "resnet10t"},
     "fcn-resnet": {"backbone": "resnet18"},
+    "keypoint-rcnn": {**TWO_STAGES, "keypoints": {"count": 14, "convs": 2, "channels": 16, "size": 28}},
+    "mask-rcnn": {**TWO_STAGES, "mask": {"convs": 2, "channels": 16, "size": 14}},
     "unet": {"width": 4, "depth": 2, "padding": "same"},
 }
 NAMES = list(SYSTEMS)
+DETECTORS = [name for name in NAMES if "boxes" in find(name).load().needs]
+OTHERS = [name for name in NAMES if name not in DETECTORS]
+TRAINED = (2, 3)  # both of these scenes have a figure, and so joints
+PER_OBJECT = ("boxes", "labels", "ignore", "area", "masks", "keypoints")
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +52,45 @@ def scenes():
     return open_data("scenes:count=4,size=64x96")
 
 
-@pytest.fixture(scope="module")
-def models(scenes):
+@functools.cache
+def built(name: str, classes: tuple[str, ...]) -> Model:
+    """A model of each system, once; batch-norms and weights that are new and so alike or zero hide mistakes."""
     torch.manual_seed(0)
-    built = {name: build(name, scenes.classes, **SMALL[name]).eval() for name in NAMES}
-    for model in built.values():  # new batch-norms and zero weights hide mistakes: give them numbers
-        for parameter in model.parameters():
-            if parameter.dim() > 1 and not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.1)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-                module.weight.data.uniform_(0.5, 1.5)
-    return built
+    model = build(name, classes, **SMALL[name]).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture
+def model(scenes, name):
+    """A model that the test may change; whatever is drawn at random is drawn alike in each test."""
+    model = copy.deepcopy(built(name, scenes.classes))
+    torch.manual_seed(0)
+    return model
 
 
 def batch_of(scenes, *indices: int) -> Batch:
-    return Collate()([plain(*scenes[i]) for i in indices])
+    """A batch of scenes, with proposals for the systems that take them: the true boxes and, shifted, some more."""
+    samples = [plain(*scenes[i]) for i in indices]
+    for _, target in samples:
+        boxes = target["boxes"]
+        target["proposals"] = torch.cat([boxes, boxes + 2, boxes - 5, boxes.new_tensor([[4, 4, 60, 40]])]).clamp(0, 64)
+    return Collate()(samples)
+
+
+def without_objects(batch: Batch, *rows: int) -> Batch:
+    """``batch`` with no object in these images."""
+    for row in rows:
+        target: Any = batch.targets[row]
+        target |= {name: target[name][:0] for name in PER_OBJECT}
+    return batch
 
 
 def tensors(prediction) -> dict[str, Tensor]:
@@ -58,29 +98,34 @@ def tensors(prediction) -> dict[str, Tensor]:
     return {k: v for k, v in values.items() if isinstance(v, Tensor)}
 
 
+def total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_lowers_the_loss_and_reaches_every_parameter(models, scenes, name):
-    model = copy.deepcopy(models[name]).train()
+def test_a_step_lowers_the_loss_and_reaches_every_parameter(model, scenes, name):
+    model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
             module.p = 0.0
-    batch = batch_of(scenes, 0, 1)
+    batch = batch_of(scenes, *TRAINED)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    first = torch.stack(list(model.losses(batch).values())).sum()
+    first = total(model.losses(batch))
     first.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    reached = [p.grad.any() for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    assert all(reached)
     for _ in range(3):
         optimizer.step()
         optimizer.zero_grad()
-        last = torch.stack(list(model.losses(batch).values())).sum()
+        last = total(model.losses(batch))
         last.backward()
     assert last < first
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_losses_are_named_scalars_in_both_modes(models, scenes, name):
-    batch = batch_of(scenes, 0, 1)
-    model = copy.deepcopy(models[name])
+def test_losses_are_named_scalars_in_both_modes(model, scenes, name):
+    batch = batch_of(scenes, *TRAINED)
     for mode in (True, False):
         terms = model.train(mode).losses(batch)
         assert terms
@@ -88,38 +133,64 @@ def test_losses_are_named_scalars_in_both_modes(models, scenes, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_fills_what_it_says(models, scenes, name):
-    found = models[name].predict(batch_of(scenes, 0))[0]
-    assert frozenset(tensors(found)) == models[name].fills
+def test_it_fills_what_it_says(model, scenes, name):
+    found = model.predict(batch_of(scenes, 0))[0]
+    assert frozenset(tensors(found)) == model.fills
     assert found.size == (64, 96)
     assert found.classes == scenes.classes
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+@torch.no_grad()
+def test_detections_are_objects_of_the_image(model, scenes, name):
+    """Best first, boxes within the image, labels of the classes, and as many of one field as of another."""
+    found = model.predict(batch_of(scenes, 2, 3))
+    assert sum(map(len, found)) > 0, "nothing is found: the test would say nothing"
+    for one in found:
+        assert len({len(value) for value in tensors(one).values()}) == 1
+        x1, y1, x2, y2 = one.boxes.unbind(1)
+        assert ((x1 >= 0) & (y1 >= 0) & (x1 < x2) & (y1 < y2) & (x2 <= 96) & (y2 <= 64)).all()
+        assert one.labels.dtype == torch.int64
+        assert ((one.labels >= 0) & (one.labels < len(scenes.classes))).all()
+        assert ((one.scores > 0) & (one.scores <= 1)).all()
+        assert (one.scores.diff() <= 0).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_one_image_alone_equals_the_same_image_in_a_batch(models, scenes, name):
-    model = models[name]
+def test_one_image_alone_equals_the_same_image_in_a_batch(model, scenes, name):
     together = model.predict(batch_of(scenes, 0, 1, 2))
     alone = model.predict(batch_of(scenes, 1))[0]
     for field, value in tensors(alone).items():
         torch.testing.assert_close(value, tensors(together[1])[field], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_image_without_any_label_gives_a_loss_of_zero(models, scenes, name):
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_image_without_any_label_gives_a_loss_of_zero(model, scenes, name):
     batch = batch_of(scenes, 0)
     batch.targets[0]["semantic"] = torch.full((64, 96), IGNORE)
-    model = copy.deepcopy(models[name])
-    total = torch.stack(list(model.losses(batch).values())).sum()
-    total.backward()
-    assert total == 0
+    loss = total(model.losses(batch))
+    loss.backward()
+    assert loss == 0
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("rows", [(0,), (0, 1)], ids=["one", "all"])
+def test_images_without_objects_are_trained_on(model, scenes, name, rows):
+    """All of them is background: the losses are numbers, and reach what the losses of other images reach."""
+    terms = model.train().losses(without_objects(batch_of(scenes, *TRAINED), *rows))
+    assert terms.keys() == model.losses(batch_of(scenes, *TRAINED)).keys()
+    assert all(v.shape == () and v.isfinite() and v >= 0 for v in terms.values())
+    loss = total(terms)
+    assert loss > 0
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_a_checkpoint_gives_the_same_model_back(models, scenes, name, tmp_path):
-    model = models[name]
+def test_a_checkpoint_gives_the_same_model_back(model, scenes, name, tmp_path):
     path = tmp_path / "model.safetensors"
     save_checkpoint(model, path, terms="none")
     again = load_checkpoint(path)
@@ -133,30 +204,38 @@ def test_a_checkpoint_gives_the_same_model_back(models, scenes, name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_the_predictor_gives_the_models_numbers(models, scenes, name):
+def test_the_predictor_gives_the_models_numbers(model, scenes, name):
     """Folded batch-norms and channels-last memory change nothing but rounding; bf16 changes little."""
-    model = models[name]
     batch = batch_of(scenes, 0)
-    plain_logits = model.predict(batch)[0].semantic_logits
+    exact = model.probe(batch)
     ready = Predictor(model)
     assert not any(type(m) is torch.nn.BatchNorm2d for m in ready.model.modules())
-    scale = plain_logits.abs().max()
-    assert (ready.run(batch)[0].semantic_logits - plain_logits).abs().max() < 1e-4 * scale
-    half = Predictor(model, precision="bf16").run(batch)[0].semantic_logits
-    assert half.dtype == torch.float32
-    assert (half - plain_logits).abs().max() < 0.1 * scale
+    scale = exact.abs().max()
+    assert (ready.model.probe(batch) - exact).abs().max() < 1e-4 * scale
+    half = Predictor(model, precision="bf16")
+    assert (half.model.probe(batch) - exact).abs().max() < 0.1 * scale
+    for field, value in tensors(half.run(batch)[0]).items():
+        assert value.dtype == (torch.int64 if field == "labels" else torch.float32), field
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_predicts_and_is_measured_through_the_common_calls(models, scenes, name):
+def test_it_predicts_and_is_measured_through_the_common_calls(model, scenes, name):
     image = scenes[0][0]
-    found = predict(models[name], [image, image[:, :40, :50]])
+    found = predict(model, [image, image[:, :40, :50]])
     assert [p.size for p in found] == [(64, 96), (40, 50)]
-    assert found[0].semantic.shape == (64, 96)
-    assert 0 <= int(found[0].semantic.min()) <= int(found[0].semantic.max()) < len(scenes.classes)
-    scores = evaluate(models[name], scenes)
+    for one in found:
+        if name in DETECTORS:
+            assert one.boxes.shape == (len(one), 4)
+            assert one.boxes.shape[0] == 0 or one.boxes[:, 2].max() <= one.size[1]
+            assert ("roi_masks" in model.fills) == (one.masks is not None and one.masks.shape == (len(one), *one.size))
+        else:
+            assert one.semantic.shape == one.size
+            assert 0 <= int(one.semantic.min()) <= int(one.semantic.max()) < len(scenes.classes)
+    scores: Any = evaluate(model, scenes)
     assert scores["images"] == 4
-    assert 0 <= scores["mean_iou"] <= 1
+    for part in main_metric(model.fills).split("."):
+        scores = scores[part]
+    assert 0 <= scores <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)
