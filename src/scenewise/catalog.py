@@ -87,6 +87,13 @@ SYSTEMS: dict[str, System] = {
             "CVPR 2014, arXiv:1311.2524",
         ),
         System(
+            "single-object",
+            "detection.localization:SingleObject",
+            "object detection",
+            "Sermanet et al., OverFeat: Integrated Recognition, Localization and Detection using Convolutional "
+            "Networks, ICLR 2014, arXiv:1312.6229, sec. 4",
+        ),
+        System(
             "sliding-window",
             "detection.sliding_window:SlidingWindow",
             "object detection",

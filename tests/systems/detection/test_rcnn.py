@@ -293,10 +293,10 @@ def test_svms_on_imagenet_features_learn_the_built_in_scenes():
         backbone_weights="imagenet",
         crop_size=64,
         context=5,
-        search=SearchSpec(width=192, min_side=15, max_boxes=50),
+        search=SearchSpec(width=192, min_side=15, max_boxes=40),
         regression=RegressionSpec(ridge=1000.0),
     ).eval()
-    held_out = scenes("val", 16, model.search)
+    held_out = scenes("val", 12, model.search)
 
     def measure() -> float:
         metrics = CocoMetrics(classes, ("box",))
@@ -305,7 +305,7 @@ def test_svms_on_imagenet_features_learn_the_built_in_scenes():
         return float(metrics.compute()["box"]["AP50"])
 
     before = measure()
-    model.finish(scenes("train", 32, model.search))
+    model.finish(scenes("train", 24, model.search))
     after = measure()
     print(before, after)
     assert before < 0.05
