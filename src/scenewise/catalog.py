@@ -49,6 +49,12 @@ SYSTEMS: dict[str, System] = {
             "Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611",
         ),
         System(
+            "fast-rcnn",
+            "detection.fast_rcnn:FastRCNN",
+            "object detection",
+            "Girshick, Fast R-CNN, ICCV 2015, arXiv:1504.08083",
+        ),
+        System(
             "faster-rcnn",
             "detection.faster_rcnn:FasterRCNN",
             "object detection",
@@ -80,11 +86,25 @@ SYSTEMS: dict[str, System] = {
             "He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870",
         ),
         System(
+            "r-fcn",
+            "detection.rfcn:RFCN",
+            "object detection",
+            "Dai et al., R-FCN: Object Detection via Region-based Fully Convolutional Networks, NIPS 2016, "
+            "arXiv:1605.06409",
+        ),
+        System(
             "rcnn",
             "detection.rcnn:RCNN",
             "object detection",
             "Girshick et al., Rich Feature Hierarchies for Accurate Object Detection and Semantic Segmentation, "
             "CVPR 2014, arXiv:1311.2524",
+        ),
+        System(
+            "rpn",
+            "detection.rpn:RegionProposals",
+            "region proposals",
+            "Ren et al., Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, NIPS 2015, "
+            "sec. 3.1, arXiv:1506.01497",
         ),
         System(
             "single-object",

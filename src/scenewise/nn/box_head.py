@@ -44,19 +44,37 @@ class HeadSpec:
 
 
 class FullyConnected(nn.Module):
-    """Two fully-connected layers on the features of a box: [R,C,s,s] -> [R,channels]."""
+    """Two fully-connected layers on the features of a box: [R,C,s,s] -> [R,channels].
 
-    def __init__(self, in_features: int, channels: int = 1024, dropout: float = 0.0) -> None:
+    Args:
+        in_features: C s s.
+        channels: the width of both.
+        dropout: after each of them.
+        ranks: each layer is the product of two, with so many channels between them; None for whole layers.
+    """
+
+    def __init__(
+        self, in_features: int, channels: int = 1024, dropout: float = 0.0, *, ranks: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self.channels, self.dropout = channels, dropout
-        self.first = nn.Linear(in_features, channels)
-        self.second = nn.Linear(channels, channels)
+        if ranks is None:
+            self.first: nn.Module = nn.Linear(in_features, channels)
+            self.second: nn.Module = nn.Linear(channels, channels)
+        else:
+            self.first = factored_linear(in_features, ranks[0], channels)
+            self.second = factored_linear(channels, ranks[1], channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """The boxes' features [R,channels] from [R,C,s,s]."""
         for layer in (self.first, self.second):
             x = F.dropout(F.relu(layer(x.flatten(1))), self.dropout, self.training)
         return x
+
+
+def factored_linear(inputs: int, rank: int, outputs: int) -> nn.Sequential:
+    """A linear layer whose weights have at most ``rank`` singular values, as two layers; the first has no bias."""
+    return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs))
 
 
 class StageFeatures(nn.Module):

@@ -1,0 +1,92 @@
+"""Region proposals: a region proposal network by itself, which finds boxes that may hold an object of any class.
+
+Ren, He, Girshick and Sun, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NIPS 2015,
+https://arxiv.org/abs/1506.01497, sec. 3.1; on a pyramid: Lin et al., FPN, CVPR 2017, sec. 4.1. This is the first step
+of the paper's alternating training; the network itself, and where it differs from the paper's, is ``nn/rpn.py``.
+
+Shapes: N images, P proposals of one image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scenewise.errors import UsageError
+from scenewise.model import Model
+from scenewise.nn.backbone import backbone_input
+from scenewise.nn.features import Design, Features, FeatureSpec
+from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec, Scored
+from scenewise.ops.anchors import AnchorSpec
+from scenewise.types import Batch, InputSpec, Prediction
+
+
+class RegionProposals(Model):
+    """Scored boxes without classes: what a detector such as Fast R-CNN looks at.
+
+    A prediction has ``boxes`` and ``scores`` and no labels. It is measured by the average recall of its boxes.
+
+    Args:
+        classes: names of the classes, in label order. The network does not tell them apart; they are what its training
+            data is labelled with.
+        backbone: a timm feature extractor.
+        backbone_weights: ``"imagenet"``, a local file, or None for random weights.
+        design: ``"fpn"``, a pyramid; ``"c4"``, the map before the last; ``"c5"``, the last map, dilated to
+            ``features.output_stride``.
+        features: the maps that are read: strides, widths, what is frozen.
+        anchors: their sizes, one entry a map (a pyramid has one more than ``features.strides``), and ratios.
+        channels: the width of the 3x3 convolution; None: that of the maps. The paper's is 512 on VGG16.
+        proposals: how the network is trained and read out.
+        box_weight: of the box loss against the objectness loss (the paper's lambda, but see ``nn/rpn.py`` for what the
+            terms are divided by).
+        input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
+    """
+
+    needs = frozenset({"boxes"})
+    fills = frozenset({"boxes", "scores"})
+
+    def __init__(
+        self,
+        classes: tuple[str, ...],
+        *,
+        backbone: str = "resnet50",
+        backbone_weights: str | None = None,
+        design: Design = "fpn",
+        features: FeatureSpec | None = None,
+        anchors: AnchorSpec | None = None,
+        channels: int | None = None,
+        proposals: ProposalSpec | None = None,
+        box_weight: float = 1.0,
+        input: InputSpec | None = None,
+    ) -> None:
+        super().__init__(classes, input or backbone_input(backbone, short_side=800, long_side=1333, size_divisor=32))
+        self.features = Features(backbone, weights=backbone_weights, design=design, spec=features)
+        anchors = anchors or (PYRAMID_ANCHORS if design == "fpn" else SINGLE_MAP_ANCHORS)
+        if len(anchors.sizes) != self.features.count:
+            raise UsageError(
+                f"anchors: sizes has {len(anchors.sizes)} entries; expected {self.features.count}, one for each map"
+            )
+        self.rpn = RPN(self.features.channels, anchors, proposals, channels=channels)
+        self.box_weight = box_weight
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """``objectness`` and ``rpn_box`` (eq. 1)."""
+        terms = self.rpn.losses(self._score(batch), batch)
+        return {"objectness": terms["objectness"], "rpn_box": self.box_weight * terms["rpn_box"]}
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """Boxes [P,4] and scores [P], best first."""
+        found = self.rpn.proposals(self._score(batch), batch.sizes, training=False)
+        return [
+            Prediction(size, self.classes, boxes=boxes, scores=scores)
+            for (boxes, scores), size in zip(found, batch.sizes, strict=True)
+        ]
+
+    def probe(self, batch: Batch) -> Tensor:
+        """Scores and corrections of all anchors."""
+        scored = self._score(batch)
+        return torch.cat([x.flatten() for x in (*scored.logits, *scored.deltas)])
+
+    def _score(self, batch: Batch) -> Scored:
+        height, width = batch.images.shape[-2:]
+        return self.rpn(self.features(self.pixels(batch)), (height, width))
