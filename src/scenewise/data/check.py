@@ -17,6 +17,7 @@ from scenewise.errors import DataError
 from scenewise.types import IGNORE, Sample
 
 Counts = npt.NDArray[np.int64]
+FILED = (LabelMapDataSet, InstanceDataSet)  # whose images are files
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,7 @@ class _Check:
         image = np.ascontiguousarray(sample[0].numpy())
         digest = blake2b(image.data, digest_size=16)
         digest.update(str(image.shape).encode())
-        has_file = isinstance(data, (LabelMapDataSet, InstanceDataSet))
-        file = str(data.image_path(index)) if has_file else data.image_id(index)
+        file = str(data.image_path(index)) if isinstance(data, FILED) else data.image_id(index)
         split, first = self.pictures.setdefault(digest.digest(), (data.split, file))
         if split != data.split and not {split, data.split} & UNIONS:
             same = "is also" if first == file else f"the same picture as {first}"

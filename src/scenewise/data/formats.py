@@ -19,7 +19,8 @@ FORMATS: dict[str, tuple[str, ...]] = {  # name -> module:class below scenewise.
     "coco": ("coco:Coco", "coco:CocoKeypoints"),
     "masks": ("masks:Masks",),
     "scenes": ("scenes:Scenes",),
-    "voc": ("voc:VOC",),
+    "voc": ("voc:VOC", "voc_boxes:VOCBoxes"),
+    "yolo": ("yolo:Yolo",),
 }
 
 
@@ -95,7 +96,8 @@ def open_data(
     refuse(list(data.missing()), f"files of split {split!r} are missing")
     if data.faults:
         hints = [problem.message for problem in data.strays() if problem.severity == "suspicion"]
-        refuse(data.faults, "bad records", "".join(f". {hint}" for hint in hints[:1]))
+        cure = ". on_bad_record: skip leaves such records out, fix mends what it can"
+        refuse(data.faults, "bad records", "".join(f". {hint}" for hint in hints[:1]) + cure)
     return data
 
 

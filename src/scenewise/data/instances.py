@@ -135,6 +135,8 @@ class InstanceDataSet(_Shared, DataSet):
     flip_pairs: tuple[tuple[int, int], ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
 
+    _overhang = OVERHANG  # by which a box may leave its image ...
+    _unit = " pixels"  # ... and what boxes are measured in
     _folder: Path  # of the images
     _names: Names  # of the images' files, below _folder
     _first: Int64  # [N+1], the row of each image's first object
@@ -306,12 +308,18 @@ class InstanceDataSet(_Shared, DataSet):
         """Cut off a box at the image's border, where that is what is wrong and is to be mended; whether it was."""
         if self._policy != "fix" or not fault.message.endswith(_OUTSIDE):
             return False
-        height, width = self.sizes[records.image[row]]
-        box = np.clip(records.boxes[row], 0, [width, height, width, height])
-        if (box[2:] - box[:2] < 1).any():
+        box = np.clip(records.boxes[row], 0, np.tile(self._bounds(records)[row], 2))
+        if (box[2:] - box[:2] < self._overhang).any():
             return False
         records.boxes[row] = box
         return True
+
+    def _bounds(self, records: Records) -> Float64:
+        """The width and height of each object's image, as boxes count, [A,2]; 0 where it is not known."""
+        placed = records.image >= 0
+        if not len(self):
+            return np.zeros((len(placed), 2))
+        return np.where(placed[:, None], self.sizes[np.where(placed, records.image, 0), ::-1], 0).astype(np.float64)
 
     def _box_faults(self, records: Records) -> Iterator[tuple[int, Fault]]:
         """The boxes that are none, and those that leave their image."""
@@ -320,24 +328,21 @@ class InstanceDataSet(_Shared, DataSet):
         with np.errstate(invalid="ignore"):
             sides = boxes[:, 2:] - boxes[:, :2]
             sound &= (sides > 0).all(1)
-            outside = np.zeros(len(boxes), np.bool_)
-            placed = records.image >= 0
-            size = self.sizes[np.where(placed, records.image, 0)] if len(self) else np.zeros((len(boxes), 2), np.int32)
-            placed &= size[:, 0] > 0
-            limit = size[:, ::-1] + OVERHANG
-            outside = placed & ((boxes[:, :2] < -OVERHANG).any(1) | (boxes[:, 2:] > limit).any(1))
+            bounds = self._bounds(records)
+            beyond = (boxes[:, :2] < -self._overhang) | (boxes[:, 2:] > bounds + self._overhang)
+            outside = (bounds > 0).all(1) & beyond.any(1)
         for row in np.flatnonzero(~sound).tolist():
             found, expected = self._box_text(records, row)
             yield row, Fault(f"{found} {_what_is_wrong(boxes[row])}; expected {expected}")
         for row in np.flatnonzero(sound & outside).tolist():
             found, _ = self._box_text(records, row)
-            height, width = size[row]
+            width, height = bounds[row]
             x1, y1, x2, y2 = boxes[row].tolist()
             yield (
                 row,
                 Fault(
-                    f"{found} covers x {x1:g} to {x2:g} and y {y1:g} to {y2:g} of an image of {width} x {height} "
-                    f"pixels (width x height); {_OUTSIDE}"
+                    f"{found} covers x {x1:g} to {x2:g} and y {y1:g} to {y2:g} of an image of "
+                    f"{width:g} x {height:g}{self._unit} (width x height); {_OUTSIDE}"
                 ),
             )
         self._many_outside = int((sound & outside).sum()) > max(3, len(boxes) // 3)

@@ -78,6 +78,14 @@ class VOC(LabelMapDataSet):
         ]
 
     @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether there are lists of images with label maps."""
+        try:
+            return (year_of(root) / LISTS).is_dir()
+        except DataError:
+            return False
+
+    @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
         """The lists whose first image has a label map, and empty ones: train, val and trainval first, then others."""
         year = year_of(root)
