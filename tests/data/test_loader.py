@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 
 from scenewise.data import open_data
-from scenewise.data.loader import Epochs, seeded, training_batches
+from scenewise.data.loader import Epochs, pack, training_batches, unpack
 
 
 def draws(epoch: int, seed: int = 0) -> dict[str, float]:
@@ -30,14 +33,60 @@ def test_each_image_of_each_epoch_draws_numbers_of_its_own():
     assert draws(0) == first
 
 
-def test_seeding_leaves_the_other_random_numbers_alone():
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    a = torch.rand(1)
-    with seeded(1, 2):
-        torch.rand(5)
-    assert torch.equal(torch.cat([a, torch.rand(1)]), expected)
+def all_kinds() -> list[float]:
+    """A number from each of the generators that transforms may draw from."""
+    return [torch.rand(1).item(), float(np.random.rand()), random.random()]
+
+
+def test_loading_leaves_the_surrounding_random_numbers_alone():
+    def transform(image, target):
+        all_kinds()
+        return image, target
+
+    data = open_data("scenes:count=6,size=32,fields=semantic")
+    found = []
+    for between in (False, True):
+        torch.manual_seed(3), np.random.seed(3), random.seed(3)
+        drawn = []
+        for _ in (
+            training_batches(data, Epochs(6, 2, seed=0, epoch=0), transform=transform, seed=0) if between else "abc"
+        ):
+            drawn += all_kinds()
+        found.append(drawn)
+    assert found[0] == found[1]
+
+
+def test_an_image_draws_the_same_in_any_batch_and_process():
+    def draws(batch_size: int, workers: int) -> dict[str, list[float]]:
+        order = Epochs(6, batch_size, seed=0, epoch=0)
+        batches = training_batches(data, order, transform=draw, seed=0, workers=workers)
+        return {
+            t["image_id"]: i.flatten()[:3].tolist() for b in batches for i, t in zip(b.images, b.targets, strict=True)
+        }
+
+    data = open_data("scenes:count=6,size=32,fields=semantic")
+    assert len(draws(2, 0)) == 6
+    assert draws(2, 0) == draws(3, 0) == draws(2, 2)
+
+
+def draw(image, target):
+    return torch.tensor(all_kinds()).repeat(1024).view(3, 32, 32), target
+
+
+def test_unpacking_undoes_packing():
+    target = {
+        "image_id": "a",
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.rand(3, 5, 7) > 0.5,
+        "visibility": torch.arange(3),
+        "depth": torch.rand(5, 7, dtype=torch.float64).T,
+    }
+    samples = [(torch.arange(105, dtype=torch.uint8).view(5, 7, 3).permute(2, 0, 1), target), (torch.rand(3, 1, 1), {})]
+    for (image, target), (same, other) in zip(samples, unpack(pack(samples)), strict=True):
+        torch.testing.assert_close(same, image, rtol=0, atol=0)
+        assert list(other) == list(target)
+        torch.testing.assert_close({**other, "image_id": 0}, {**target, "image_id": 0}, rtol=0, atol=0)
 
 
 def test_processes_share_each_batch_and_a_later_start_skips():

@@ -44,7 +44,7 @@ TURNS = {  # EXIF orientation -> what makes the picture upright (EXIF 2.32, tabl
 
 
 def read_image(path: str | Path) -> Tensor:
-    """The image in ``path`` as RGB, uint8 [3,H,W], upright.
+    """The image in ``path`` as RGB, uint8 [3,H,W], upright; a view of [H,W,3], in which it resizes fastest.
 
     Raises:
         DataError: names the file: it is missing, empty, truncated, no image, has more than ``MAX_PIXELS`` pixels (which
@@ -241,7 +241,7 @@ def _fitting(values: npt.NDArray[Any], path: str | Path) -> UInt8:
 
 
 def _chw(pixels: UInt8) -> Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _checked_tensor(image: Tensor) -> Tensor:

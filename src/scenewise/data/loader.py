@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
-from scenewise.types import Batch, Target
+from scenewise.data.objects import drop_lost_objects
+from scenewise.types import Batch, Sample, Target
 
 Transform = Callable[..., Any]
 
@@ -27,19 +28,23 @@ def mix_seed(*parts: int) -> int:
 
 
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
-    """Inside, torch's, numpy's and Python's random numbers follow from ``parts``; afterwards they go on as before."""
-    seed = mix_seed(*parts)
+def random_states_kept() -> Iterator[None]:
+    """Afterwards torch's, numpy's and Python's random numbers go on as if nothing had been drawn or seeded inside."""
     python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
         torch.random.set_rng_state(torch_state)
+
+
+def seed_all(*parts: int) -> None:
+    """From here on, torch's (on the CPU), numpy's and Python's random numbers follow from ``parts``."""
+    seed = mix_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
 
 
 class Epochs(Sampler[list[tuple[int, int]]]):
@@ -66,8 +71,8 @@ class Epochs(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(i)) for i in order[first : first + share]]
 
 
-class _Transformed(Dataset[tuple[Tensor, Target]]):
-    """Samples after their transforms, as plain tensors; indexed by (epoch, index)."""
+class _Transformed(Dataset[Sample]):
+    """Samples after their transforms, by batches of (epoch, index)."""
 
     def __init__(self, data: DataSet, transform: Transform | None, seed: int, needs: frozenset[str] | None) -> None:
         self.data = data if needs is None else data.only(needs)
@@ -76,16 +81,20 @@ class _Transformed(Dataset[tuple[Tensor, Target]]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, where: tuple[int, int]) -> tuple[Tensor, Target]:
-        epoch, index = where
-        image, target = self.data[index]
+    def __getitems__(self, places: list[tuple[int, int]]) -> list[Sample]:
+        """The samples of one batch, as DataLoader asks for them."""
+        with random_states_kept():
+            return [self._sample(epoch, index) for epoch, index in places]
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        seed_all(self.seed, epoch, index)
+        image, target = self.data.sample(index)
         if self.needs is not None:
-            extra = {"image_id", "ignore"} | ({"visibility"} if "keypoints" in self.needs else set())
+            extra = {"image_id", "ignore", "proposals"} | ({"visibility"} if "keypoints" in self.needs else set())
             target = {k: v for k, v in target.items() if k in self.needs or k in extra}  # type: ignore[assignment]
         if self.transform is not None:
-            with seeded(self.seed, epoch, index):
-                image, target = self.transform(image, target)
-        return plain(image, target)
+            image, target = self.transform(image, target)
+        return drop_lost_objects(image, target)
 
 
 def plain(image: Tensor, target: Target) -> tuple[Tensor, Target]:
@@ -107,8 +116,9 @@ def plain(image: Tensor, target: Target) -> tuple[Tensor, Target]:
 
 
 def to_float(image: Tensor) -> Tensor:
-    """``image`` as float32 in 0..1; uint8 is divided by 255."""
-    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+    """``image`` as contiguous float32 in 0..1; uint8 is divided by 255."""
+    floats = image.to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(255) if image.dtype == torch.uint8 else floats.contiguous()
 
 
 class Collate:
@@ -119,7 +129,64 @@ class Collate:
 
     def __call__(self, samples: list[tuple[Tensor, Target]]) -> Batch:
         """The batch of ``samples``."""
-        return Batch.of([to_float(image) for image, _ in samples], [t for _, t in samples], self.size_divisor)
+        return Batch.of([image for image, _ in samples], [target for _, target in samples], self.size_divisor)
+
+
+class _Place(NamedTuple):
+    """Where in a block of bytes a tensor lies."""
+
+    start: int
+    stop: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+class Packed(NamedTuple):
+    """The samples of a batch on their way out of a loader process: see :func:`pack`."""
+
+    block: Tensor  # uint8: the bytes of all tensors
+    rows: list[dict[str, Any]]  # for each sample, its image under "" and its target, with a _Place for each tensor
+
+
+def pack(samples: list[Sample]) -> Packed:
+    """``samples`` with all their tensors in one block.
+
+    Each tensor that a process sends costs an open file and several system calls, and each byte costs twice, so samples
+    travel together and as they are: uint8 where the batch will have float32 and int64, an eighth to a quarter of it.
+    """
+    rows: list[dict[str, Any]] = []
+    parts: list[tuple[_Place, Tensor]] = []
+    stop = 0
+    for image, target in samples:
+        row = {"": image, **target}
+        for key, value in row.items():
+            if isinstance(value, Tensor):
+                start = -(-stop // 16) * 16  # where every dtype may begin
+                stop = start + value.nbytes
+                parts.append((_Place(start, stop, value.shape, value.dtype), value.as_subclass(Tensor)))
+                row[key] = parts[-1][0]
+        rows.append(row)
+    block = torch.empty(stop, dtype=torch.uint8)
+    for place, part in parts:
+        _at(place, block).copy_(part)
+    return Packed(block, rows)
+
+
+def unpack(packed: Packed) -> list[tuple[Tensor, Target]]:
+    """The samples that :func:`pack` was given, as plain tensors that share the block."""
+    samples = []
+    for row in packed.rows:
+        sample = {k: _at(v, packed.block) if isinstance(v, _Place) else v for k, v in row.items()}
+        samples.append((sample.pop(""), sample))
+    return samples  # type: ignore[return-value]
+
+
+def _at(place: _Place, block: Tensor) -> Tensor:
+    return block[place.start : place.stop].view(place.dtype).view(place.shape)
+
+
+def _as_they_are(samples: list[Sample]) -> list[Sample]:
+    return samples
 
 
 def _leave_signals_to_parent(worker: int) -> None:
@@ -131,22 +198,38 @@ def _leave_signals_to_parent(worker: int) -> None:
 
 def training_batches(
     data: DataSet,
-    order: Epochs,
+    order: Iterable[list[tuple[int, int]]],
     *,
     transform: Transform | None,
     seed: int,
     needs: frozenset[str] | None = None,
     size_divisor: int = 1,
     workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """A loader of the batches in ``order``, transformed; the same batches for any number of ``workers``."""
-    return DataLoader(
+) -> Iterable[Batch]:
+    """The batches of (epoch, index) in ``order``, transformed; the same ones for any number of ``workers``.
+
+    They can be gone through more than once.
+    """
+    loader: DataLoader[Any] = DataLoader(
         _Transformed(data, transform, seed, needs),  # type: ignore[arg-type]
         batch_sampler=order,  # type: ignore[arg-type]
-        collate_fn=Collate(size_divisor),
+        collate_fn=pack if workers else _as_they_are,
         num_workers=workers,
-        pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator(),  # DataLoader seeds its processes; that shall draw nothing from the user's numbers
     )
+    return _Batches(loader, Collate(size_divisor))
+
+
+class _Batches:
+    """The batches of the samples that a loader gives, packed or as they are."""
+
+    def __init__(self, loader: DataLoader[Any], collate: Collate) -> None:
+        self.loader, self.collate = loader, collate
+
+    def __iter__(self) -> Iterator[Batch]:
+        for samples in self.loader:
+            if isinstance(samples, Packed):
+                samples = unpack(samples)
+            yield self.collate([plain(*sample) for sample in samples])
