@@ -28,6 +28,8 @@ class DataSettings(_Settings):
     train_split: str = "train"
     val_split: str | None = "val"  # None: no validation; the last checkpoint is then the best
     on_bad_record: Literal["error", "skip", "fix"] = "error"  # a box without an area, say: refuse, leave out, mend
+    proposals: str | None = None  # a file of the training images' proposals, for systems that take them
+    val_proposals: str | None = None  # the same of the validation images
     workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone
     class_weights: Literal["inverse", "median", "inverse-log", "effective"] | None = None  # counted over train
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scenewise.data import DataSet, open_data
 from scenewise.data.loader import Collate, plain
+from scenewise.data.proposals import with_proposals
 from scenewise.data.transforms import ResizeToInput
 from scenewise.engine.fusion import Predictor as Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
@@ -32,6 +33,7 @@ def evaluate(
     precision: Precision = "32",
     procedures: Sequence[Procedure] = (),
     device: torch.device | str | None = None,
+    proposals: str | Path | None = None,
     workers: int = 0,
     results: str | Path | None = None,
     tick: Tick | None = None,
@@ -43,6 +45,7 @@ def evaluate(
         data: a ``format:path`` string, or an open data set.
         split: which part of it, where ``data`` is a string.
         precision, procedures, device: see :class:`~scenewise.engine.predict.Predictor`.
+        proposals: a file of the images' proposals, for systems that take them; see :mod:`scenewise.data.proposals`.
         workers: processes that load samples.
         results: where to write the predictions as a COCO results file, for a model that finds objects.
         tick: called with the number of images done since its last call.
@@ -59,6 +62,8 @@ def evaluate(
     """
     needs = truth_for(model.needs, model.fills)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
+    if proposals is not None:
+        opened = with_proposals(opened, proposals)
     metrics = metrics_for(model.fills, opened)
     check_classes(model, opened)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
@@ -160,7 +165,7 @@ class Subset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Target]:
-        return self.data[self.indices[position]]
+        return self.data.sample(self.indices[position])
 
 
 def run_evaluation(
@@ -184,7 +189,9 @@ def run_evaluation(
     collate = Collate(spec.size_divisor)
     with torch.inference_mode():
         for group in _same_size(samples, batch_size, workers):
-            found = predict_images(predict, spec, [image.as_subclass(Tensor) for image, _ in group], device)
+            proposals = [target["proposals"] for _, target in group if "proposals" in target]
+            images = [image.as_subclass(Tensor) for image, _ in group]
+            found = predict_images(predict, spec, images, device, proposals=proposals)
             for prediction, (image, target) in zip(found, group, strict=True):
                 truth = plain(image, target)[1]
                 for metric in metrics:

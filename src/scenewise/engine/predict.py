@@ -145,17 +145,28 @@ def _predict_one(predictor: Predictor, source: ImageLike, score: float) -> Predi
 
 
 def predict_images(
-    predict: Predict, spec: InputSpec, images: Sequence[Tensor], device: Any = "cpu"
+    predict: Predict,
+    spec: InputSpec,
+    images: Sequence[Tensor],
+    device: Any = "cpu",
+    *,
+    proposals: Sequence[Tensor] = (),
 ) -> list[Prediction]:
     """What ``predict`` sees in ``images`` (uint8 or float [3,H,W] each), in their own coordinates, on the CPU.
 
     The images are resized as ``spec`` says and make one batch; they should have one size, or padding is fed, too.
+    ``proposals``, boxes [P,4] in the coordinates of each image or none at all, are for systems that take them.
     """
     fed = []
     for image in images:
         fed.append(fit(image, spec))
-    batch = Batch.of(fed, size_divisor=spec.size_divisor).to(device)
-    found = predict(batch)
+    batch = Batch.of(fed, size_divisor=spec.size_divisor)
+    if proposals:
+        batch.proposals = [
+            boxes.as_subclass(Tensor) * boxes.new_tensor([w / image.shape[-1], h / image.shape[-2]]).repeat(2)
+            for boxes, image, (h, w) in zip(proposals, images, batch.sizes, strict=True)
+        ]
+    found = predict(batch.to(device))
     return [restore(p, (image.shape[-2], image.shape[-1])) for p, image in zip(found, images, strict=True)]
 
 

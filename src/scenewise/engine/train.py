@@ -28,6 +28,7 @@ from scenewise.catalog import build, find, options
 from scenewise.checkpoint import save_checkpoint, transfer
 from scenewise.data import DataSet, describe_repairs, open_data
 from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
+from scenewise.data.proposals import with_proposals
 from scenewise.data.transforms import ResizeToInput, build_transforms
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of, truth_for
@@ -653,7 +654,8 @@ class Log:
 
 def _training_data(recipe: Recipe) -> DataSet:
     data, needs = recipe.data, find(recipe.system).load().needs
-    return open_data(data.train, data.train_split, needs=needs, on_bad_record=data.on_bad_record)
+    opened = open_data(data.train, data.train_split, needs=needs, on_bad_record=data.on_bad_record)
+    return opened if data.proposals is None else with_proposals(opened, data.proposals)
 
 
 def _validation_data(recipe: Recipe) -> DataSet | None:
@@ -662,7 +664,8 @@ def _validation_data(recipe: Recipe) -> DataSet | None:
         return None
     needs = truth_for(system.needs, system.fills)
     source = data.val or data.train
-    return open_data(source, data.val_split, needs=needs, on_bad_record=data.on_bad_record).only(needs)
+    opened = open_data(source, data.val_split, needs=needs, on_bad_record=data.on_bad_record).only(needs)
+    return opened if data.val_proposals is None else with_proposals(opened, data.val_proposals)
 
 
 def _build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Model:
