@@ -7,7 +7,16 @@ from torchvision import ops
 from torchvision.ops.poolers import LevelMapper
 
 from scenewise.errors import UsageError
-from scenewise.ops.roi import assign_levels, crop_and_resize, pool_levels, ps_roi_pool, roi_align, roi_pool, roi_warp
+from scenewise.ops.roi import (
+    assign_levels,
+    crop_and_resize,
+    gather_align,
+    pool_levels,
+    ps_roi_pool,
+    roi_align,
+    roi_pool,
+    roi_warp,
+)
 
 
 def some_boxes(count, seed=0, side=64.0):
@@ -30,6 +39,49 @@ def test_align_equals_torchvision(sampling, aligned, boxes):
     features = some_features(images=len(boxes))
     found = roi_align(features, boxes, 3, 0.25, sampling=sampling, aligned=aligned)
     assert torch.equal(found, ops.roi_align(features, list(boxes), 3, 0.25, sampling, aligned))
+
+
+# Boxes whose samples fall on whole pixels, on and beyond the borders, and corners that are no numbers.
+ON_PIXELS = [torch.tensor([[0.0, 0, 24, 24], [-12, -12, 12, 12], [68, 52, 92, 76], [2, 2, 26, 26], [-4, -4, 80, 64]])]
+
+
+@pytest.mark.parametrize("sampling", [1, 2, 3])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("boxes", [BOXES, DEGENERATE, ON_PIXELS, [some_boxes(60, 4)]])
+def test_gathering_equals_torchvision(sampling, aligned, boxes):
+    features = some_features(images=len(boxes), channels=8).contiguous(memory_format=torch.channels_last)
+    found = roi_align(features, boxes, 3, 0.25, sampling=sampling, aligned=aligned)
+    assert torch.equal(found, gather_align(features, boxes, 3, 0.25, sampling=sampling, aligned=aligned))
+    wanted = ops.roi_align(features, list(boxes), 3, 0.25, sampling, aligned)
+    # Sums are taken in another order, and a place near 20 is known to 2e-6 pixels.
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    low = features.bfloat16()
+    found = roi_align(low, boxes, 3, 0.25, sampling=sampling, aligned=aligned)
+    wanted = ops.roi_align(low.float(), list(boxes), 3, 0.25, sampling, aligned)
+    torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=1e-2)  # two roundings to 8 bits
+
+
+def test_gathering_boxes_that_are_no_numbers_gives_zeros():
+    features = some_features(images=1).contiguous(memory_format=torch.channels_last)
+    inf, nan = math.inf, math.nan
+    boxes = [torch.tensor([[nan, 0, 8, 8], [0, nan, nan, 8], [inf, inf, inf, inf], [-inf, 0, 8, 8], [0, 0, 8, inf]])]
+    assert roi_align(features, boxes, 3, 0.25)[:4].abs().sum() == 0
+
+
+def test_gathering_leaves_gradients_and_other_orders_to_torchvision():
+    features = some_features().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = roi_align(features, BOXES, 3, 0.25)
+    assert torch.equal(found, ops.roi_align(features, BOXES, 3, 0.25, 2))
+    assert found.requires_grad
+    with torch.no_grad():
+        gathered = roi_align(features, BOXES, 3, 0.25)
+        assert gathered.is_contiguous(memory_format=torch.channels_last)
+        plain = roi_align(features.contiguous(), BOXES, 3, 0.25)
+        assert torch.equal(plain, found)
+        torch.testing.assert_close(gathered, plain, atol=1e-5, rtol=0)
+        none = roi_align(features, [torch.zeros(0, 4)] * 3, 3, 0.25)
+        assert none.shape == (0, 2, 3, 3)
+        assert roi_align(features[:0], [], 3, 0.25).shape == (0, 2, 3, 3)
 
 
 @pytest.mark.parametrize("aligned", [False, True])
@@ -120,6 +172,17 @@ def pyramid(images=3):
 
 SCALES = (1 / 4, 1 / 8, 1 / 16)
 MIXED = [some_boxes(9, 1, 300.0), torch.zeros(0, 4), some_boxes(5, 2, 60.0)]
+
+
+@pytest.mark.parametrize("boxes", [MIXED, [torch.zeros(0, 4)] * 3])
+def test_gathering_of_levels_equals_torchvision(boxes):
+    features = [f.contiguous(memory_format=torch.channels_last) for f in pyramid()]
+    wanted = ops.MultiScaleRoIAlign([str(i) for i in range(3)], 3, 2)(
+        OrderedDict((str(i), f) for i, f in enumerate(features)), boxes, [(256, 320)] * 3
+    )
+    found = pool_levels(features, boxes, 3, SCALES)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert found.numel() == 0 or found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("boxes", [MIXED, [torch.zeros(0, 4)] * 3])
