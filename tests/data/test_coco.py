@@ -593,7 +593,7 @@ def test_the_example_in_the_docs_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(block, {})
     assert capsys.readouterr().out.splitlines() == [
-        "annotation 2 (image a.png): bbox [50, 10, 20, 8] covers x 50 to 70 and y 10 to 18 of an image of 60 x 40 pixels "
-        "(width x height); expected a box inside the image; cut off at the border",
+        "annotation 2 (image a.png): bbox [50, 10, 20, 8] covers x 50 to 70 and y 10 to 18 of an image of 60 x 40 "
+        "pixels (width x height); expected a box inside the image; cut off at the border",
         "[[10.0, 10.0, 30.0, 18.0], [50.0, 10.0, 60.0, 18.0]]",
     ]
