@@ -28,6 +28,7 @@ Transform = Callable[..., Any]
 OWN: dict[str, str] = {  # scenewise's own transforms: name -> module:class below scenewise.data
     "BoxesFromMasks": "objects:BoxesFromMasks",
     "ElasticDeformation": "elastic:ElasticDeformation",
+    "MirrorPeople": "mirror:MirrorPeople",
 }
 
 FILL_TYPES = {
