@@ -291,6 +291,9 @@ def evaluate(
     results: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the objects found as a COCO results file, too.")
     ] = None,
+    proposals: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The images' proposals, for systems that take them.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a model on a data set with the field's metrics."""
@@ -312,6 +315,7 @@ def evaluate(
             device=_device(device),
             workers=workers,
             results=results,
+            proposals=proposals,
             tick=advance,
         )
     if json:
