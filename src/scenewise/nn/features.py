@@ -126,7 +126,13 @@ def _single_map(natural: Backbone, weights: str | None, design: str, output_stri
     try:
         return Backbone(name, weights=weights, output_stride=output_stride, levels=[*also, level])
     except UsageError:  # a network that can't be dilated, such as VGG: its deepest map of that stride
-        return Backbone(name, weights=weights, levels=[*also, _level_of(natural, output_stride)])
+        level = _level_of(natural, output_stride)
+        if level in also:
+            raise UsageError(
+                f"backbone {name} can't be dilated: its last map of stride {output_stride} is that of the proposals, "
+                "too; another has two, such as resnet50"
+            ) from None
+        return Backbone(name, weights=weights, levels=[*also, level])
 
 
 def last_stage(name: str, weights: str | None) -> tuple[nn.Sequential, int]:

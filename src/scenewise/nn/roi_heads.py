@@ -36,7 +36,8 @@ class RoISampler:
         positive_fraction: the largest part of them that are objects.
         positive_iou: a proposal is an object where it overlaps one at least so much.
         negative_iou: it is background where it overlaps all objects less; in between it is left out.
-        lowest_iou: background overlaps an object at least this much; Fast R-CNN's 0.1 looks for hard examples so.
+        lowest_iou: background overlaps an object at least this much; Fast R-CNN's 0.1 looks for hard examples so. In an
+            image without objects every proposal is background.
         crowd_ioa: a proposal with a larger part of itself within a crowd or a difficult object is left out.
     """
 
@@ -139,9 +140,8 @@ def _match(candidates: Tensor, target: Target, true_boxes: Tensor, spec: RoISamp
     """For each candidate the index of its object in ``true_boxes``, BELOW for background or BETWEEN to leave it out."""
     iou = box_iou(true_boxes, candidates)
     matches = match(iou, spec.positive_iou, spec.negative_iou, force=False)
-    if spec.lowest_iou > 0:
-        most = iou.max(0).values if len(iou) else iou.new_zeros(len(candidates))
-        matches[(matches == BELOW) & (most < spec.lowest_iou)] = BETWEEN
+    if spec.lowest_iou > 0 and len(iou):
+        matches[(matches == BELOW) & (iou.max(0).values < spec.lowest_iou)] = BETWEEN
     if "ignore" in target and target["ignore"].any():
         within = box_ioa(candidates, target["boxes"][target["ignore"]]).max(1).values
         matches[(matches == BELOW) & (within > spec.crowd_ioa)] = BETWEEN
