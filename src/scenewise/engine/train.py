@@ -9,7 +9,6 @@ happened.
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import os
 import signal
@@ -22,16 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scenewise.catalog import build, find, options
 from scenewise.checkpoint import save_checkpoint, transfer
-from scenewise.data import DataSet, describe_repairs, open_data
+from scenewise.data import describe_repairs
 from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
-from scenewise.data.proposals import with_proposals
 from scenewise.data.transforms import ResizeToInput, build_transforms
 from scenewise.engine.allocator import keep_memory
-from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of, truth_for
+from scenewise.engine.building import (
+    build_model,
+    freeze,
+    hold_frozen,
+    make_optimizer,
+    open_training_data,
+    open_validation_data,
+)
+from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of
+from scenewise.engine.log import Log, flattened
 from scenewise.engine.progress import Progress
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
@@ -143,21 +149,13 @@ def _resumed_recipe(folder: Path, recipe: Any, overrides: Mapping[str, Any] | No
         given = load_recipe(recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe, overrides)
     elif overrides:
         given = load_recipe(own.model_dump(mode="json"), overrides)
-    before, after = _flat(own.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
+    before, after = flattened(own.model_dump(mode="json")), flattened(given.model_dump(mode="json"))
     for path in sorted(before.keys() | after.keys()):
         if path not in free and before.get(path) != after.get(path):
             raise UsageError(
                 f"{folder}: was trained with {path}={before.get(path)!r}; resume can't change it to {after.get(path)!r}"
             )
     return given
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        flat.update(_flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value})
-    return flat
 
 
 def _fabric(recipe: Recipe) -> Any:
@@ -206,9 +204,9 @@ class _Training:
     def __init__(self, fabric: Any, recipe: Recipe, folder: Path, transform: Transform | None, quiet: bool) -> None:
         self.fabric, self.recipe, self.settings, self.folder = fabric, recipe, recipe.trainer, folder
         self.first = fabric.global_rank == 0
-        self.data = _training_data(recipe)
-        self.validation = _validation_data(recipe)
-        self.model = _build_model(recipe, self.data, self.validation)
+        self.data = open_training_data(recipe)
+        self.validation = open_validation_data(recipe)
+        self.model = build_model(recipe, self.data, self.validation)
         augment = transform if transform is not None else build_transforms(recipe.transforms)
         self.transform = _InputThen(ResizeToInput(self.model.input), augment)
         self.batches = len(self.data) // self.settings.batch_size  # an epoch
@@ -219,8 +217,8 @@ class _Training:
                 f"(trainer.batch_size {self.settings.batch_size} x trainer.accumulate {self.settings.accumulate})"
             )
         self.total = self.steps_per_epoch * self.settings.epochs
-        _freeze(self.model, self.settings.freeze, self.settings.freeze_norm)
-        optimizer = _optimizer(self.model, recipe)
+        freeze(self.model, self.settings.freeze, self.settings.freeze_norm)
+        optimizer = make_optimizer(self.model, recipe)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema is not None else None
         self.model.to(memory_format=torch.channels_last)
         self.wrapped, self.optimizer = fabric.setup(self.model, optimizer)
@@ -272,7 +270,7 @@ class _Training:
     def _train_epoch(self, epoch: int, stop: _Stop) -> bool:
         """The rest of ``epoch``, from the current step on; whether the user asked to stop."""
         self.wrapped.train()
-        _hold_frozen(self.model)
+        hold_frozen(self.model)
         done = self.step - epoch * self.steps_per_epoch
         settings = self.settings
         order = Epochs(
@@ -386,7 +384,7 @@ class _Training:
             better = self._judge(measured)
         if self.first:
             self._keep(scores, better, epoch)
-        self.progress.epoch(epoch, self.settings.epochs, _flat(scores), self.monitor, better)
+        self.progress.epoch(epoch, self.settings.epochs, flattened(scores), self.monitor, better)
         self._save()
         return self.settings.patience is not None and self.waited >= self.settings.patience
 
@@ -395,7 +393,7 @@ class _Training:
         model = self.average.module if self.average is not None else self.model
         batches = training_batches(
             self.data,
-            [[(0, index)] for index in range(len(self.data))],  # type: ignore[arg-type]  # in order, one by one
+            [[(0, index)] for index in range(len(self.data))],  # in order, one by one
             transform=self.transform.fit,
             seed=self.settings.seed,
             needs=model.needs,
@@ -440,7 +438,7 @@ class _Training:
         """Whether this validation is the best so far."""
         assert self.monitor is not None
         name = "val/loss" if self.monitor == "loss" else self.monitor
-        flat = _flat(scores)
+        flat = flattened(scores)
         value = flat.get(name)
         if name in flat and value is None:
             assert self.validation is not None
@@ -580,174 +578,3 @@ class _Stop:
     def __exit__(self, *error: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-
-
-class Log:
-    """The run's numbers: steps.csv, epochs.csv, and TensorBoard's event files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.board: Any = None
-        self.purge: int | None = None
-
-    def step(self, step: int, epoch: int, lr: float, terms: Mapping[str, float]) -> None:
-        """A row of steps.csv."""
-        row = {"step": step, "epoch": epoch + 1, "lr": lr, "loss": sum(terms.values()), **terms}
-        self._append("steps.csv", row)
-        for name, value in row.items():
-            if name not in ("step", "epoch"):
-                self._tensorboard().add_scalar(f"step/{name}", value, step)
-
-    def epoch(self, step: int, epoch: int, scores: Mapping[str, Any]) -> None:
-        """A row of epochs.csv."""
-        numbers = {k: v for k, v in _flat(scores).items() if isinstance(v, int | float)}
-        self._append("epochs.csv", {"step": step, "epoch": epoch + 1, **numbers})
-        for name, value in numbers.items():
-            self._tensorboard().add_scalar(name, value, step)
-        self._tensorboard().flush()
-
-    def rewind(self, step: int) -> None:
-        """Drop what was logged after ``step``."""
-        self.purge = step + 1
-        for name in ("steps.csv", "epochs.csv"):
-            path = self.folder / name
-            if path.is_file():
-                head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                width = head.count(",")
-                kept = [r for r in rows if r.endswith("\n") and r.count(",") == width and int(r.split(",")[0]) <= step]
-                write_text(path, head + "".join(kept))
-
-    def close(self) -> None:
-        """Write out what is left."""
-        if self.board is not None:
-            self.board.close()
-
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add a row; a column that is new, as at the first validation, is empty in the rows before."""
-        path = self.folder / name
-        rows: list[Mapping[str, Any]] = [row]
-        names = list(row)
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file)
-                known = list(reader.fieldnames or [])
-                names = known + [key for key in row if key not in known]
-                if names != known:
-                    rows = [*reader, row]
-        new = len(rows) > 1 or not path.is_file()
-        with path.open("w" if new else "a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, names, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
-
-    def _tensorboard(self) -> Any:
-        if self.board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(self.folder), purge_step=self.purge)  # type: ignore[no-untyped-call]
-        return self.board
-
-
-# ---- what a run is made of
-
-
-def _training_data(recipe: Recipe) -> DataSet:
-    data, needs = recipe.data, find(recipe.system).load().needs
-    opened = open_data(data.train, data.train_split, needs=needs, on_bad_record=data.on_bad_record)
-    return opened if data.proposals is None else with_proposals(opened, data.proposals)
-
-
-def _validation_data(recipe: Recipe) -> DataSet | None:
-    data, system = recipe.data, find(recipe.system).load()
-    if data.val_split is None:
-        return None
-    needs = truth_for(system.needs, system.fills)
-    source = data.val or data.train
-    opened = open_data(source, data.val_split, needs=needs, on_bad_record=data.on_bad_record).only(needs)
-    return opened if data.val_proposals is None else with_proposals(opened, data.val_proposals)
-
-
-def _build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Model:
-    if validation is not None and validation.classes != data.classes:
-        raise UsageError(f"the classes of {data.source} and {validation.source} differ")
-    arguments = recipe.arguments
-    if recipe.data.class_weights is not None:
-        if "class_weights" not in options(recipe.system):
-            raise UsageError(f"data.class_weights is given, but {recipe.system} takes no class_weights")
-        from scenewise.losses.class_weights import count_classes
-
-        arguments["class_weights"] = count_classes(data).weights(recipe.data.class_weights)
-    torch.manual_seed(mix_seed(recipe.trainer.seed))
-    model = build(recipe.system, data.classes, **arguments)
-    lacking = model.needs - data.fields
-    if lacking:
-        raise UsageError(
-            f"{recipe.system} needs {', '.join(sorted(lacking))}, which {data.source} does not have "
-            f"(it has {', '.join(sorted(data.fields))})"
-        )
-    return model
-
-
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
-
-
-def _freeze(model: Model, prefixes: tuple[str, ...], norm: str) -> None:
-    """Mark what is not trained: parameters without gradients, batch-norms in ``frozen_norms``."""
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
-            parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
-            raise UsageError(
-                f"trainer.freeze has {prefix!r}, and no parameter's name begins so; parts: {', '.join(parts)}"
-            )
-    for name, parameter in model.named_parameters():
-        if name.startswith(prefixes or ("\0",)):
-            parameter.requires_grad_(False)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.frozen = norm != "none" or name.startswith(prefixes or ("\0",))  # type: ignore[assignment]
-            if norm == "all":
-                for parameter in module.parameters():
-                    parameter.requires_grad_(False)
-
-
-def _hold_frozen(model: Model) -> None:
-    """Put the frozen batch-norms into evaluation mode, after ``model.train()``."""
-    for module in model.modules():
-        if getattr(module, "frozen", False):
-            module.eval()
-
-
-def _optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer, with a parameter group for each pair of learning rate and weight decay."""
-    settings = recipe.optimizer
-    plain = {
-        f"{name}.{key}".lstrip(".")
-        for name, module in model.named_modules()
-        for key, p in module.named_parameters(recurse=False)
-        if isinstance(module, NORMS) or key == "bias"
-    }
-    used: set[str] = set()
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        prefix = max((g for g in settings.groups if name.startswith(g)), key=len, default=None)
-        lr = settings.lr
-        if prefix is not None:
-            used.add(prefix)
-            lr *= settings.groups[prefix]
-        decay = 0.0 if name in plain and not settings.decay_norm_and_bias else settings.weight_decay
-        groups.setdefault((lr, decay), []).append(parameter)
-    unused = sorted(set(settings.groups) - used)
-    if unused:
-        raise UsageError(f"optimizer.groups has {unused[0]!r}, and no trained parameter's name begins so")
-    if not groups:
-        raise UsageError("trainer.freeze leaves no parameter to train")
-    listed = [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
-    if settings.name == "sgd":
-        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum)
-    if settings.name == "rmsprop":
-        return torch.optim.RMSprop(listed, lr=settings.lr, momentum=settings.momentum)
-    cls = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return cls(listed, lr=settings.lr, betas=settings.betas)
