@@ -1,0 +1,71 @@
+"""A short training on the built-in scenes, for the tests of detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scenewise.data import open_data
+from scenewise.data.loader import Collate, plain
+from scenewise.model import Model
+from scenewise.types import Batch, Prediction, Target
+
+SCENES = "scenes:count={count},size=64x96,objects=3,fields=boxes+labels"
+CLASSES = open_data(SCENES.format(count=1)).classes
+
+
+def scenes(count: int, split: str, *, proposals: Tensor | None = None) -> list[tuple[Tensor, Target]]:
+    """Scenes of 64 x 96 pixels; with ``proposals`` [P,4], the same for every one."""
+    data = open_data(SCENES.format(count=count), split)
+    samples = [plain(*data[index]) for index in range(count)]
+    if proposals is not None:
+        for _, target in samples:
+            target["proposals"] = proposals
+    return samples
+
+
+def batch_of(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
+    """The batch of ``samples``, with targets of its own."""
+    return Collate(32)([(image, target.copy()) for image, target in samples])
+
+
+def empty(batch: Batch, row: int) -> None:
+    """Take the objects out of image ``row``."""
+    batch.targets[row] |= {  # type: ignore[misc]
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "ignore": torch.zeros(0, dtype=torch.bool),
+    }
+
+
+def train(
+    model: Model, samples: Sequence[tuple[Tensor, Target]], steps: int, *, size: int = 4, lr: float = 1e-3
+) -> None:
+    """So many steps of AdamW, on a one-cycle schedule."""
+    torch.manual_seed(0)
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    for step in range(steps):
+        first = step * size % len(samples)
+        optimizer.zero_grad()
+        torch.stack(list(model.losses(batch_of(samples[first : first + size])).values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+
+
+@torch.no_grad()
+def found(model: Model, samples: Sequence[tuple[Tensor, Target]]) -> list[Prediction]:
+    """What ``model`` sees in ``samples``."""
+    model.eval()
+    return [prediction for sample in samples for prediction in model.predict(batch_of([sample]))]
+
+
+def score(metric, model: Model, samples: Sequence[tuple[Tensor, Target]]) -> dict[str, float | None]:
+    """What ``metric`` says of ``model`` on ``samples``."""
+    for prediction, (_, target) in zip(found(model, samples), samples, strict=True):
+        metric.update(prediction, target)
+    return metric.compute()
