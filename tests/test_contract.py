@@ -33,11 +33,30 @@ TWO_STAGES: dict[str, Any] = {
 SMALL: dict[str, dict[str, Any]] = {  # a small configuration of each system
     "deeplab-v3": {"backbone": "resnet10t", "aspp_channels": 8, "multi_grid": None},
     "deeplab-v3-plus": {"backbone": "resnet10t", "aspp_channels": 8, "decoder_channels": 8, "skip_channels": [4]},
+    "fast-rcnn": {
+        "backbone": "resnet10t",
+        "roi": "align",  # RoIPool sees near proposals as equal, and which of equal scores is first is left to rounding
+        "head": {"channels": 32, "size": 3},
+        "search": {"width": None, "min_side": 8, "max_boxes": 40},
+        "input": {"size_divisor": 32},
+    },
     "faster-rcnn": TWO_STAGES,
     "fcn": {"backbone": "resnet10t"},
     "fcn-resnet": {"backbone": "resnet18"},
     "keypoint-rcnn": {**TWO_STAGES, "keypoints": {"count": 14, "convs": 2, "channels": 16, "size": 28}},
     "mask-rcnn": {**TWO_STAGES, "mask": {"convs": 2, "channels": 16, "size": 14}},
+    "r-fcn": {
+        "backbone": "resnet10t",
+        "channels": 32,
+        "k": 3,
+        "rpn_channels": 32,
+        "anchors": {"sizes": [[16, 32, 64]]},
+        "proposals": {"train_after_nms": 50, "after_nms": 40},
+        "hard_examples": 32,
+        "detections": {"count": 20},
+        "input": {"size_divisor": 32},
+    },
+    "rpn": {name: TWO_STAGES[name] for name in ("backbone", "features", "anchors", "proposals", "input")},
     "unet": {"width": 4, "depth": 2, "padding": "same"},
 }
 NAMES = list(SYSTEMS)
@@ -150,8 +169,9 @@ def test_detections_are_objects_of_the_image(model, scenes, name):
         assert len({len(value) for value in tensors(one).values()}) == 1
         x1, y1, x2, y2 = one.boxes.unbind(1)
         assert ((x1 >= 0) & (y1 >= 0) & (x1 < x2) & (y1 < y2) & (x2 <= 96) & (y2 <= 64)).all()
-        assert one.labels.dtype == torch.int64
-        assert ((one.labels >= 0) & (one.labels < len(scenes.classes))).all()
+        if "labels" in model.fills:
+            assert one.labels.dtype == torch.int64
+            assert ((one.labels >= 0) & (one.labels < len(scenes.classes))).all()
         assert ((one.scores > 0) & (one.scores <= 1)).all()
         assert (one.scores.diff() <= 0).all()
 
