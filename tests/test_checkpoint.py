@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from scenewise.catalog import build
 from scenewise.checkpoint import load_checkpoint, read_header, read_tensors, save_checkpoint, write_tensors
@@ -58,6 +59,21 @@ class Bomb:
 
     def __reduce__(self):
         return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_a_checkpoint_whose_header_is_as_long_as_a_pickles_first_bytes_is_read(tmp_path, start):
+    """A safetensors file begins with its header's length, which may begin like a pickle or a zip file."""
+    path = tmp_path / "model.safetensors"
+    want = int.from_bytes(start, "little")
+    save_file({"x": torch.ones(2)}, path, metadata={"note": ""})
+    plain = int.from_bytes(path.read_bytes()[:8], "little")
+    for length in range(want - plain, want - plain + 8):  # the header is padded to a multiple of 8
+        save_file({"x": torch.ones(2)}, path, metadata={"note": "n" * max(0, length)})
+        if path.read_bytes().startswith(start):
+            break
+    assert path.read_bytes().startswith(start)
+    assert read_tensors(path)["x"].tolist() == [1, 1]
 
 
 def test_a_pickle_is_never_run(tmp_path):

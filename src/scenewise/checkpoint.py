@@ -159,8 +159,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     with _opened(path) as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+        start = file.read(9)
+    if _is_torch_file(start):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -191,11 +191,19 @@ def _opened(path: Path) -> Any:
         raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
 
 
+def _is_torch_file(start: bytes) -> bool:
+    """Whether a file that starts with these 9 bytes is a zip archive or a pickle.
+
+    A safetensors file may start with the same bytes: the length of its header. The header follows, with a brace.
+    """
+    return (start[:2] == b"PK" or start[:1] == b"\x80") and start[8:9] != b"{"
+
+
 def _safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     """The metadata and the tensor table of ``path``, after checking that the file is whole."""
     with _opened(path) as file:
-        start = file.read(8)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
+        start = file.read(9)
+        if _is_torch_file(start):
             raise CheckpointError(
                 f"{path}: a pickle (a torch file), not a scenewise checkpoint; it was not unpickled. "
                 "Published weights in torch's format are read with load(name, weights_file=...)"
@@ -203,10 +211,10 @@ def _safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         size = path.stat().st_size
         if size == 0:
             raise CheckpointError(f"{path}: an empty file; expected a .safetensors checkpoint")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else MAX_HEADER + 1
         if length > MAX_HEADER:
             raise CheckpointError(f"{path}: not a safetensors file")
-        text = file.read(length)
+        text = start[8:] + file.read(max(0, length - 1))
     if len(text) < length:
         raise CheckpointError(f"{path}: cut short within its header ({size} bytes)")
     try:
