@@ -24,6 +24,7 @@ from scenewise.published import FCN_NAMES, PUBLISHED, Published, fill_published,
 from scenewise.types import Batch
 
 NAME = "test/fcn"
+SEGMENTERS = [name for name, row in PUBLISHED.items() if row.system in ("fcn-resnet", "deeplab-v3")]
 
 
 def their_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -95,7 +96,7 @@ def cached(weights: Path) -> list[str]:
 # The table
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("torchvision/")])
+@pytest.mark.parametrize("name", SEGMENTERS)
 def test_rows_state_what_torchvision_states(name):
     stem = name.split("/")[1]
     families = {"fcn": "FCN", "deeplabv3": "DeepLabV3", "resnet50": "ResNet50", "resnet101": "ResNet101"}
@@ -122,7 +123,7 @@ def test_rows_state_what_torchvision_states(name):
         assert preset(torch.zeros(3, *size, dtype=torch.uint8)).shape[-2:] == ours.input.resized(*size)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("torchvision/")])
+@pytest.mark.parametrize("name", SEGMENTERS)
 def test_every_tensor_of_torchvisions_network_has_its_place(name):
     make = getattr(torchvision_models, name.split("/")[1])
     with torch.device("meta"):

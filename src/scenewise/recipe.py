@@ -121,6 +121,7 @@ class Recipe(_Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     trainer: TrainerSettings = TrainerSettings()
     init: str | None = None  # a checkpoint or a name; its weights are started from where they fit, the others are named
+    init_weights_file: str | None = None  # where init is a published name: a local file in the publisher's format
     about: str | None = None  # free text: what this is, and what it reached
 
     @property
@@ -160,6 +161,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     except ValidationError as error:
         raise UsageError(f"{place}: {_explain(error)}") from None
     _check_model(recipe, place)
+    if recipe.init_weights_file is not None and recipe.init is None:
+        raise UsageError(f"{place}: init_weights_file needs init, the published name of those weights")
     return recipe
 
 

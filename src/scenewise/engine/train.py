@@ -192,7 +192,7 @@ def _train_process(
         if resume:
             training.resume()
         elif recipe.init is not None:
-            training.start_from(recipe.init)
+            training.start_from(recipe.init, recipe.init_weights_file)
         return vars(training.run())
     finally:
         torch.use_deterministic_algorithms(before)
@@ -501,9 +501,9 @@ class _Training:
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         return None if scaler is None else scaler.state_dict()
 
-    def start_from(self, source: str) -> None:
+    def start_from(self, source: str, weights_file: str | None = None) -> None:
         """Start with the weights of the model ``source`` where they fit; say which of ours stay as they were built."""
-        left = transfer(self.model, load(source).state_dict(), source)
+        left = transfer(self.model, load(source, weights_file=weights_file).state_dict(), source)
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
         for line in left:

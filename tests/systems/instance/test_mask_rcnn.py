@@ -1,0 +1,113 @@
+"""Mask R-CNN equals torchvision's with the same weights, and each option of its mask branch trains and predicts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scenewise.engine.predict import predict, predict_images
+from scenewise.errors import UsageError
+from scenewise.systems.instance.mask_rcnn import MaskSpec, boundary_loss
+from tests.systems.options import SCENES, small, trains_and_predicts
+from tests.systems.torchvision_twins import assert_same_detections, both_losses, photographs, reference, twin
+
+NAME = "maskrcnn"
+
+
+def assert_same_masks(theirs, ours):
+    expected = theirs["masks"][:, 0]
+    differs = (expected > 0.5) != ours.masks
+    assert ours.masks.any()
+    assert not (differs & ((expected - 0.5).abs() > 1e-4)).any()  # pixels on the threshold may fall either way
+
+
+@torch.no_grad()
+def test_a_photograph_end_to_end():
+    image = photographs()[0]
+    expected, found = reference(NAME)([image / 255])[0], predict(twin(NAME), image)
+    assert_same_detections(NAME, expected, found)
+    assert_same_masks(expected, found)
+
+
+@torch.no_grad()
+def test_a_padded_batch_of_coco(shared_data):
+    from PIL import Image
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    files = sorted((shared_data("coco_mini") / "val2017").glob("*.jpg"))[:2]
+    images = [pil_to_tensor(Image.open(file).convert("RGB")) for file in files]
+    model = twin(NAME)
+    found = predict_images(model.predict, model.input, images)
+    for one, expected in zip(found, reference(NAME)([image / 255 for image in images]), strict=True):
+        assert_same_detections(NAME, expected, one)
+        assert_same_masks(expected, one)
+
+
+@pytest.mark.parametrize("with_objects", [(True, True), (False, True)])
+def test_losses_under_the_same_seed(with_objects):
+    found, expected = both_losses(NAME, with_objects)
+    assert found.keys() == expected.keys() == {"objectness", "rpn_box", "class", "box", "mask"}
+    for term, value in expected.items():
+        torch.testing.assert_close(found[term], value, rtol=1e-4, atol=1e-5, msg=lambda m, term=term: f"{term}: {m}")
+
+
+NARROW = {"convs": 1, "channels": 8, "size": 14}
+OPTIONS = {
+    "c4": {"design": "c4", "backbone": "resnet18", "mask": NARROW},
+    "c5": {"design": "c5", "mask": NARROW},
+    "softmax": {"mask": {**NARROW, "output": "softmax"}},
+    "agnostic": {"mask": {**NARROW, "class_agnostic": True}},
+    "fully connected": {"mask": {"head": "mlp", "size": 14}},
+    "large": {"mask": {**NARROW, "size": 28, "convs": 0}},
+    "intermediate": {"mask": {**NARROW, "features": "intermediate"}},
+    "intermediate, c4": {"design": "c4", "mask": {**NARROW, "features": "intermediate", "intermediate_stride": 4}},
+    "boundary": {"mask": {**NARROW, "boundary": True, "boundary_width": 2}},
+    "boundary fusion": {"mask": {**NARROW, "boundary": True, "boundary_fusion": True}},
+    "RoIPool": {"roi": "pool", "mask": NARROW},
+    "RoIWarp": {"roi": "warp", "mask": NARROW},
+    "OHEM": {"hard_examples": 8, "mask": NARROW},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(name):
+    options = OPTIONS[name]
+    terms, found = trains_and_predicts(small("mask-rcnn", **options))
+    mask = options["mask"]
+    expected = {"objectness", "rpn_box", "class", "box", "mask"} | ({"boundary"} if mask.get("boundary") else set())
+    assert set(terms) == expected
+    assert all(terms[name] > 0 for name in expected - {"box", "rpn_box"})
+    assert found.roi_masks.shape == (len(found), mask["size"], mask["size"])
+    assert ((found.roi_masks >= 0) & (found.roi_masks <= 1)).all()
+
+
+def test_outputs_of_the_mask_branch():
+    classes = len(SCENES.classes)
+    for mask, outputs in (({}, classes), ({"output": "softmax"}, classes + 1), ({"class_agnostic": True}, 1)):
+        assert small("mask-rcnn", mask=mask).mask_head.classifier.out_channels == outputs
+
+
+def test_softmax_masks_compete():
+    """The probabilities of all classes and the background sum to 1 in each cell."""
+    head = small("mask-rcnn", mask={**NARROW, "output": "softmax"}).mask_head
+    logits = torch.randn(1, len(SCENES.classes) + 1, 14, 14)
+    each = [head.probabilities(logits, torch.tensor([label])) for label in range(len(SCENES.classes))]
+    torch.testing.assert_close(sum(each) + logits.softmax(1)[:, 0], torch.ones(1, 14, 14))
+
+
+def test_boundary_cells_weigh_more():
+    """One boundary cell in ten weighs nine times as much as another; without boxes the loss is 0."""
+    target = torch.zeros(1, 10, 10)
+    target[0, 0] = 1
+    weighted = boundary_loss(torch.zeros(1, 1, 10, 10), torch.tensor([0]), target)
+    torch.testing.assert_close(weighted, torch.tensor(2.0).log() * (9 * 10 + 90) / 100)
+    assert boundary_loss(torch.zeros(0, 1, 10, 10), torch.zeros(0, dtype=torch.int64), target[:0]) == 0
+
+
+def test_errors():
+    with pytest.raises(UsageError, match="mask: size is 15; expected an even number"):
+        MaskSpec(size=15)
+    with pytest.raises(UsageError, match="mask: output 'softmax' lets classes compete"):
+        MaskSpec(output="softmax", class_agnostic=True)
+    with pytest.raises(UsageError, match="mask: boundary needs head 'fcn'"):
+        small("mask-rcnn", mask={"head": "mlp", "boundary": True})

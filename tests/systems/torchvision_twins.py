@@ -1,0 +1,139 @@
+"""torchvision's two-stage detectors with random weights, and ours with the same ones, read as published files are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import torch
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+from torchvision.models import detection, resnet50
+from torchvision.models.detection._utils import overwrite_eps
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from scenewise.model import Model
+from scenewise.published import PUBLISHED, Published, fill_published
+from scenewise.types import Batch
+
+SIDE = 192  # the shorter side of what the networks see, so that tests are fast
+LOSSES = {
+    "objectness": "loss_objectness",
+    "rpn_box": "loss_rpn_box_reg",
+    "class": "loss_classifier",
+    "box": "loss_box_reg",
+    "mask": "loss_mask",
+    "keypoints": "loss_keypoint",
+}
+
+
+def row_of(name: str) -> Published:
+    return PUBLISHED[f"torchvision/{name}_resnet50_fpn"]
+
+
+@functools.cache
+def reference(name: str, side: int = SIDE) -> nn.Module:
+    """torchvision's model as its COCO weights are run, frozen batch-norms with an epsilon of 0, in evaluation mode."""
+    torch.manual_seed(0)
+    row = row_of(name)
+    make: Any = {
+        "fasterrcnn": detection.FasterRCNN,
+        "maskrcnn": detection.MaskRCNN,
+        "keypointrcnn": detection.KeypointRCNN,
+    }[name]
+    backbone = _resnet_fpn_extractor(resnet50(weights=None, norm_layer=FrozenBatchNorm2d), 5)
+    model = make(backbone, num_classes=len(row.outputs), min_size=side, max_size=2 * side)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.normal_(0, 0.1)
+            module.weight.uniform_(0.3, 0.8)
+    for key, value in model.named_parameters():  # heads as new as these say the same of every box
+        for part, std in (("rpn.head.bbox", 0.05), ("box_predictor.bbox", 0.005), ("cls_score", 0.4), ("cls_log", 0.1)):
+            if part in key and key.endswith("weight"):
+                nn.init.normal_(value, std=std)
+    unused = [i for i, label in enumerate(row.outputs) if label == "N/A"]
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[unused] = -1e4
+    overwrite_eps(model, 0.0)
+    return model.eval()
+
+
+@functools.cache
+def twin(name: str, side: int = SIDE) -> Model:
+    """Ours with the weights of :func:`reference`, in evaluation mode."""
+    model = row_of(name).build()
+    fill_published(model, reference(name, side).state_dict(), row_of(name), "torchvision")
+    model.input = dataclasses.replace(model.input, short_side=side, long_side=2 * side)
+    return model
+
+
+def former_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with the names that torchvision's files have, from before each convolution was put into a block."""
+    former = {}
+    for key, value in state.items():
+        key = re.sub(r"(inner_blocks|layer_blocks)\.(\d)\.0\.", r"\1.\2.", key)
+        key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        key = re.sub(r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key)
+        former[key] = value
+    return former
+
+
+@functools.cache
+def photographs() -> tuple[Tensor, Tensor]:
+    """Two photographs, uint8 [3,427,640]: a temple and a flower."""
+    china, flower = load_sample_images().images
+    return tuple(torch.tensor(image).permute(2, 0, 1).contiguous() for image in (china, flower))  # type: ignore[return-value]
+
+
+def their_labels(name: str, labels: Tensor) -> Tensor:
+    """The publisher's outputs of our ``labels``."""
+    return torch.tensor(row_of(name).kept)[labels + 1]
+
+
+def assert_same_detections(name: str, theirs: dict[str, Tensor], ours: Any) -> None:
+    """Equal to 1e-3 pixels and 1e-4 of a score; masks up to pixels on the threshold."""
+    assert len(ours) > 3, "next to nothing was found: the test would say nothing"
+    torch.testing.assert_close(ours.boxes, theirs["boxes"], rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours.scores, theirs["scores"], rtol=0, atol=1e-4)
+    assert torch.equal(their_labels(name, ours.labels), theirs["labels"])
+
+
+def both_losses(name: str, with_objects: tuple[bool, bool]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Our loss terms and torchvision's under our names, of a padded batch of two photographs with made-up objects."""
+    china, flower = photographs()
+    images = [china[:, 60 : 60 + SIDE, 100:356], flower[:, 100 : 100 + SIDE, 200:424]]  # of the networks' own size
+    images = [image / 255 for image in images]
+    targets = [_objects(name, image, some) for image, some in zip(images, with_objects, strict=True)]
+    ours, theirs = twin(name), reference(name)
+    torch.manual_seed(0)
+    for _ in images:
+        torch.empty(1).uniform_()  # torchvision draws which of its sizes an image gets, also from one
+    found = ours.losses(Batch.of(images, targets, size_divisor=32))
+    theirs.train()
+    torch.manual_seed(0)
+    fed = [{**target, "labels": their_labels(name, target["labels"])} for target in targets]
+    expected = theirs(images, fed)
+    theirs.eval()
+    return found, {mine: expected[their] for mine, their in LOSSES.items() if their in expected}
+
+
+def _objects(name: str, image: Tensor, some: bool) -> Any:
+    """Three objects with boxes, masks and 17 keypoints, or none."""
+    generator = torch.Generator().manual_seed(image.shape[-1])
+    corner = torch.rand(3, 2, generator=generator) * 100
+    boxes = torch.cat([corner, corner + 20 + 70 * torch.rand(3, 2, generator=generator)], 1)
+    classes = len(row_of(name).classes)
+    masks = torch.rand(3, *image.shape[-2:], generator=generator) > 0.3
+    points = boxes[:, None, :2] + torch.rand(3, 17, 2, generator=generator) * (boxes[:, None, 2:] - boxes[:, None, :2])
+    visibility = torch.randint(0, 3, (3, 17, 1), generator=generator).float()
+    target = {
+        "boxes": boxes,
+        "labels": torch.randint(0, classes, (3,), generator=generator),
+        "masks": masks,
+        "keypoints": torch.cat([points, visibility], -1),
+    }
+    return {key: value if some else value[:0] for key, value in target.items()}
