@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from scenewise.errors import UsageError
-from scenewise.metrics.coco import COCO_SIGMAS, OTHER_SIGMA, CocoMetrics, best_of_each_class, evaluate, in_order
+from scenewise.metrics.coco import COCO_SIGMAS, OTHER_SIGMA, CocoMetrics, best_of_each_class, evaluate
 from scenewise.metrics.proposals import ProposalMetrics
 from scenewise.types import Prediction
 from tests.metrics.coco_oracle import measured, random_case, reference, samples
@@ -39,7 +39,7 @@ def assert_equal(dataset, results, *, kinds=KINDS, points=17, sigmas=None):
     for kind in kinds:
         default = COCO_SIGMAS if points == 17 else (OTHER_SIGMA,) * points
         run = reference(kind, dataset, results, sigmas=np.array(sigmas or default))
-        precision, recall = evaluate(kind, in_order(metrics.images, None), len(classes), sigmas=sigmas)
+        precision, recall = evaluate(kind, metrics.images, len(classes), sigmas=sigmas)
         np.testing.assert_array_equal(precision, run.eval["precision"])
         np.testing.assert_array_equal(recall, run.eval["recall"])
         assert {k: v for k, v in scores[kind].items() if k != "per_class"} == stats(kind, run)
@@ -172,7 +172,7 @@ def test_order_of_arrival_and_number_of_processes_change_nothing():
         parts[0].merge(part)
     assert parts[0].compute() == alone
     numbered = measured(3, KINDS, pairs, order={t["image_id"]: -int(t["image_id"]) for _, t in pairs})
-    assert in_order(numbered.images, numbered.order)[0].name == f"{9:012}"
+    assert numbered.images.names[numbered.images.in_order(numbered.order)[0]] == f"{9:012}"
     assert numbered.compute() != alone  # equal scores in another order
     with pytest.raises(UsageError, match="can't merge"):
         parts[0].merge(CocoMetrics(("x",)))

@@ -20,7 +20,6 @@ run-length codes that were made here: it ends the process on some malformed ones
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from scenewise.errors import UsageError
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
+from scenewise.metrics.store import Float64, Image, Images, Objects
 from scenewise.ops import rle
 from scenewise.types import Prediction, Target
 
@@ -46,44 +46,6 @@ FIELDS = {"box": "boxes", "mask": "masks", "keypoints": "keypoints"}
 _NATIVE = {"box": "bbox", "mask": "segm", "keypoints": "keypoints"}
 _CHUNK = 64  # images that are handed over at once; the dictionaries of all would take more memory than all else
 _ALL, _LAST = 0, -1  # the first range of areas, the largest number of detections
-
-Float64 = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The detections or the truths of one image, K of them, without anything of the size of the image.
-
-    Attributes:
-        labels: int32 [K].
-        scores: float32 [K], of detections.
-        ignore: bool [K], of truths.
-        area: float64 [K] in pixels, of truths.
-        boxes: float32 [K,4], or None where they are not measured.
-        masks: K run-length codes' texts, or None.
-        keypoints: float32 [K,P,3], or None.
-    """
-
-    labels: npt.NDArray[np.int32]
-    scores: npt.NDArray[np.float32] | None = None
-    ignore: npt.NDArray[np.bool_] | None = None
-    area: Float64 | None = None
-    boxes: npt.NDArray[np.float32] | None = None
-    masks: list[str] | None = None
-    keypoints: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Image:
-    """What one image contributes."""
-
-    name: str
-    size: tuple[int, int]  # (height, width)
-    detections: Objects
-    truths: Objects
 
 
 class CocoMetrics:
@@ -115,7 +77,7 @@ class CocoMetrics:
         self.kinds = tuple(kind for kind in KINDS if kind in kinds)
         self.sigmas = None if sigmas is None else tuple(float(sigma) for sigma in sigmas)
         self.order = order
-        self.images: list[Image] = []
+        self.images = Images()
 
     def update(self, prediction: Prediction, target: Target) -> None:
         """Count one image: ``boxes``, ``masks``, ``keypoints`` with ``labels``, and the prediction's ``scores``.
@@ -129,7 +91,8 @@ class CocoMetrics:
         fields = [FIELDS[kind] for kind in self.kinds]
         found = instances_of(prediction, where, count, fields)
         kept = best_of_each_class(found["scores"].float().numpy(), found["labels"].numpy())
-        found = {name: value[kept] for name, value in found.items()}
+        if len(kept) < len(prediction):
+            found = {name: value[kept] for name, value in found.items()}
         if "keypoints" in fields and "boxes" not in fields:
             fields.append("boxes")  # an ignored person is near where its box is
         truth = truths_of(target, where, count, fields, prediction.size)
@@ -138,8 +101,13 @@ class CocoMetrics:
         self.images.append(Image(image_key(target), prediction.size, compact(found), compact(truth)))
 
     def _check_points(self, found: int, truth: int, where: str) -> None:
-        known = {image.truths.keypoints.shape[1] for image in self.images[-1:] if image.truths.keypoints is not None}
-        expected = len(self.sigmas) if self.sigmas is not None else next(iter(known), truth)
+        expected = truth
+        if self.sigmas is not None:
+            expected = len(self.sigmas)
+        elif self.images:
+            first = self.images[0].truths.keypoints
+            assert first is not None
+            expected = first.shape[1]
         for what, points in (("prediction", found), ("target", truth)):
             if points != expected:
                 raise UsageError(f"{where}: the {what} has {points} keypoints an instance; expected {expected}")
@@ -149,7 +117,7 @@ class CocoMetrics:
         mine, theirs = ((m.classes, m.kinds, m.sigmas) for m in (self, other))
         if mine != theirs:
             raise UsageError(f"can't merge COCO scores of {theirs} into those of {mine} (classes, kinds, sigmas)")
-        self.images += other.images
+        self.images.extend(other.images)
 
     def compute(self) -> dict[str, Any]:
         """The scores, 0..1, None where there is no truth to measure by.
@@ -160,18 +128,17 @@ class CocoMetrics:
             ``APm``, ``APl``, ``AR``, ``AR50``, ``AR75``, ``ARm``, ``ARl``. Each has ``per_class``: ``AP``, ``AP50`` and
             the number of ``truths`` that count, for each class's name. Beside them the number of ``images``.
         """
-        images = in_order(self.images, self.order)
         scores: dict[str, Any] = {}
         for kind in self.kinds:
-            precision, recall = evaluate(kind, images, len(self.classes), sigmas=self.sigmas)
+            precision, recall = evaluate(kind, self.images, len(self.classes), order=self.order, sigmas=self.sigmas)
             summary = _keypoint_scores if kind == "keypoints" else _object_scores
-            scores[kind] = {**summary(precision, recall), "per_class": self._per_class(precision, images, kind)}
-        scores["images"] = len(images)
+            scores[kind] = {**summary(precision, recall), "per_class": self._per_class(precision, kind)}
+        scores["images"] = len(self.images)
         return scores
 
-    def _per_class(self, precision: Float64, images: Sequence[Image], kind: Kind) -> dict[str, Any]:
+    def _per_class(self, precision: Float64, kind: Kind) -> dict[str, Any]:
         truths = np.zeros(len(self.classes), np.int64)
-        for image in images:
+        for image in self.images:
             np.add.at(truths, image.truths.labels[~_ignored(image.truths, kind)], 1)
         return {
             name: {
@@ -234,26 +201,23 @@ def best_of_each_class(scores: npt.NDArray[Any], labels: npt.NDArray[Any], most:
 
 
 def compact(values: Mapping[str, Tensor]) -> Objects:
-    """What is kept of checked fields; :func:`evaluate` reads it. Copies, for the memory of the originals to be free."""
-    masks = rle.encode(values["masks"].numpy()) if "masks" in values and len(values["masks"]) else []
-    area = None
-    if "scores" not in values:  # a detection's own area follows from its box, mask or points
-        area = _area_of(values, masks)
+    """What is kept of checked fields: masks as run-length codes."""
+    codes = rle.encode(values["masks"].numpy()) if "masks" in values and len(values["masks"]) else []
     return Objects(
         labels=values["labels"].numpy().astype(np.int32),
-        scores=values["scores"].numpy().astype(np.float32) if "scores" in values else None,
-        ignore=values["ignore"].numpy().copy() if "ignore" in values else None,
-        area=area,
-        boxes=values["boxes"].numpy().astype(np.float32) if "boxes" in values else None,
-        masks=[code["counts"] for code in masks] if "masks" in values else None,
-        keypoints=values["keypoints"].numpy().astype(np.float32) if "keypoints" in values else None,
+        scores=values["scores"].float().numpy() if "scores" in values else None,
+        ignore=values["ignore"].numpy() if "ignore" in values else None,
+        area=None if "scores" in values else _area_of(values, codes),  # a detection's follows from what is measured
+        boxes=values["boxes"].float().numpy() if "boxes" in values else None,
+        keypoints=values["keypoints"].float().numpy() if "keypoints" in values else None,
+        masks=[code["counts"] for code in codes] if "masks" in values else None,
     )
 
 
 def _area_of(values: Mapping[str, Tensor], codes: Sequence[Mapping[str, Any]]) -> Float64:
     """The truths' areas in pixels, float64 [K]: as stated, else of the masks, else of the boxes."""
     if "area" in values:
-        return values["area"].numpy().copy()
+        return values["area"].numpy()
     if "masks" in values:
         return np.array([rle.area(code) for code in codes], np.float64)
     width, height = _corner_and_size(values["boxes"].numpy()).T[2:]
@@ -275,25 +239,15 @@ def _ignored(truths: Objects, kind: Kind) -> npt.NDArray[np.bool_]:
     return truths.ignore | ~(truths.keypoints[:, :, 2] > 0).any(1)
 
 
-def in_order(images: Sequence[Image], order: Mapping[str, int] | None) -> list[Image]:
-    """``images`` by their number; without numbers by their name, names that are numbers first."""
-
-    def key(image: Image) -> tuple[int, int, str]:
-        if order is not None and image.name in order:
-            return 0, int(order[image.name]), ""
-        return (1, int(image.name), image.name) if image.name.isdecimal() else (2, 0, image.name)
-
-    return sorted(images, key=key)
-
-
 # ---- handing over to the native implementation
 
 
 def evaluate(
     kind: Kind,
-    images: Sequence[Image],
+    images: Images,
     num_classes: int,
     *,
+    order: Mapping[str, int] | None = None,
     sigmas: Sequence[float] | None = None,
     most: Sequence[int] | None = None,
     class_agnostic: bool = False,
@@ -302,9 +256,9 @@ def evaluate(
 
     Args:
         kind: what is compared.
-        images: in the order that decides between equal scores.
+        images: what they hold.
         num_classes: C.
-        sigmas: of the keypoints; see :class:`CocoMetrics`.
+        order, sigmas: see :class:`CocoMetrics`.
         most: M numbers of detections in an image, ascending; COCO's by default.
         class_agnostic: whether any detection may match any truth; C is 1 in the result.
 
@@ -318,19 +272,21 @@ def evaluate(
     if most is not None:
         params.max_dets = list(most)
     params.use_cats = not class_agnostic
+    shape = (10, 101, 1 if class_agnostic else num_classes, len(params.area_rng), len(params.max_dets))
+    if images.num_truths == 0:
+        return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
     if kind == "keypoints":
         params.kpt_oks_sigmas = list(sigmas if sigmas is not None else _default_sigmas(images))
-    shape = (10, 101, 1 if class_agnostic else num_classes, len(params.area_rng), len(params.max_dets))
-    if not any(len(image.truths) for image in images):
-        return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
     categories = [{"id": label + 1, "name": str(label)} for label in range(num_classes)]
     stream = hotcoco.StreamingEval(categories, _NATIVE[kind], params=params)
     first = 1  # the id of the next truth: COCO's matching takes 0 for none
-    for start in range(0, len(images), _CHUNK):
+    places = images.in_order(order)
+    for start in range(0, len(places), _CHUNK):
         records: list[dict[str, Any]] = []
         truths: list[dict[str, Any]] = []
         detections: list[dict[str, Any]] = []
-        for number, image in enumerate(images[start : start + _CHUNK], start + 1):
+        for number, place in enumerate(places[start : start + _CHUNK], start + 1):
+            image = images[place]
             records.append({"id": number, "height": image.size[0], "width": image.size[1]})
             truths += _truth_records(kind, image, number, first)
             detections += _detection_records(kind, image, number)
@@ -344,8 +300,10 @@ def evaluate(
     return precision.reshape(shape), recall.reshape(shape[0], *shape[2:])
 
 
-def _default_sigmas(images: Sequence[Image]) -> tuple[float, ...]:
-    points = next((i.truths.keypoints.shape[1] for i in images if i.truths.keypoints is not None), 0)
+def _default_sigmas(images: Images) -> tuple[float, ...]:
+    keypoints = images[0].truths.keypoints
+    assert keypoints is not None
+    points = keypoints.shape[1]
     return COCO_SIGMAS if points == len(COCO_SIGMAS) else (OTHER_SIGMA,) * points
 
 

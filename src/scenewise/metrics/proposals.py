@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from scenewise.errors import UsageError
-from scenewise.metrics.coco import Image, best_of_each_class, compact, evaluate, in_order, mean_of
+from scenewise.metrics.coco import best_of_each_class, compact, evaluate, mean_of
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
+from scenewise.metrics.store import Image, Images
 from scenewise.types import Prediction, Target
 
 
@@ -30,7 +31,7 @@ class ProposalMetrics:
             raise UsageError(f"counts is {tuple(counts)}; expected ascending numbers from 1 on")
         self.counts = tuple(counts)
         self.order = order
-        self.images: list[Image] = []
+        self.images = Images()
 
     def update(self, prediction: Prediction, target: Target) -> None:
         """Count one image: the prediction's ``boxes`` and ``scores`` against the target's ``boxes`` and ``ignore``.
@@ -51,7 +52,7 @@ class ProposalMetrics:
         """Add what another process counted."""
         if other.counts != self.counts:
             raise UsageError(f"can't merge the recall at {other.counts} into that at {self.counts} proposals")
-        self.images += other.images
+        self.images.extend(other.images)
 
     def compute(self) -> dict[str, Any]:
         """The scores, 0..1, None where undefined.
@@ -61,7 +62,7 @@ class ProposalMetrics:
             small, medium and large truths at the largest number; and the number of ``images``.
         """
         _, recall = evaluate(
-            "box", in_order(self.images, self.order), 1, most=self.counts, class_agnostic=True
+            "box", self.images, 1, order=self.order, most=self.counts, class_agnostic=True
         )  # [10,1,4,M]
         scores = {f"AR{count}": mean_of(recall[:, :, 0, place]) for place, count in enumerate(self.counts)}
         scores |= {f"AR{size}": mean_of(recall[:, :, area, -1]) for area, size in enumerate("sml", start=1)}
