@@ -68,20 +68,31 @@ def test_gathering_boxes_that_are_no_numbers_gives_zeros():
     assert roi_align(features, boxes, 3, 0.25)[:4].abs().sum() == 0
 
 
-def test_gathering_leaves_gradients_and_other_orders_to_torchvision():
+def test_gathering_has_the_gradients_of_torchvision():
     features = some_features().contiguous(memory_format=torch.channels_last).requires_grad_()
-    found = roi_align(features, BOXES, 3, 0.25)
-    assert torch.equal(found, ops.roi_align(features, BOXES, 3, 0.25, 2))
-    assert found.requires_grad
-    with torch.no_grad():
-        gathered = roi_align(features, BOXES, 3, 0.25)
-        assert gathered.is_contiguous(memory_format=torch.channels_last)
-        plain = roi_align(features.contiguous(), BOXES, 3, 0.25)
-        assert torch.equal(plain, found)
-        torch.testing.assert_close(gathered, plain, atol=1e-5, rtol=0)
-        none = roi_align(features, [torch.zeros(0, 4)] * 3, 3, 0.25)
-        assert none.shape == (0, 2, 3, 3)
-        assert roi_align(features[:0], [], 3, 0.25).shape == (0, 2, 3, 3)
+    boxes = [b.clone().requires_grad_() for b in BOXES]  # as for torchvision, they get none
+    found = roi_align(features, boxes, 3, 0.25)
+    wanted = ops.roi_align(features, BOXES, 3, 0.25, 2)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3))
+    ours = torch.autograd.grad((found * weights).sum(), [features, *boxes], allow_unused=True)
+    (theirs,) = torch.autograd.grad((wanted * weights).sum(), features)
+    torch.testing.assert_close(ours[0], theirs, atol=1e-5, rtol=0)
+    assert ours[1:] == (None, None, None)
+    low = features.detach().bfloat16().requires_grad_()
+    found = roi_align(low, BOXES, 3, 0.25)
+    assert torch.equal(found, ops.roi_align(low.float(), BOXES, 3, 0.25, 2).bfloat16())
+    (found.float() * weights).sum().backward()
+    torch.testing.assert_close(low.grad.float(), theirs, atol=0.05, rtol=0.01)
+
+
+def test_gathering_is_for_channels_last_maps_alone():
+    features = some_features()
+    gathered = roi_align(features.contiguous(memory_format=torch.channels_last), BOXES, 3, 0.25)
+    assert gathered.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(roi_align(features, BOXES, 3, 0.25), ops.roi_align(features, BOXES, 3, 0.25, 2))
+    last = features.contiguous(memory_format=torch.channels_last)
+    assert roi_align(last, [torch.zeros(0, 4)] * 3, 3, 0.25).shape == (0, 2, 3, 3)
+    assert roi_align(last[:0], [], 3, 0.25).shape == (0, 2, 3, 3)
 
 
 @pytest.mark.parametrize("aligned", [False, True])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,9 +68,19 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The boxes' features [R,channels] from [R,C,s,s]."""
-        for layer in (self.first, self.second):
-            x = F.dropout(F.relu(layer(x.flatten(1))), self.dropout, self.training)
-        return x
+        x = F.dropout(F.relu(self._whole_grid(x)), self.dropout, self.training)
+        return F.dropout(F.relu(self.second(x)), self.dropout, self.training)
+
+    def _whole_grid(self, x: Tensor) -> Tensor:
+        """The first layer's outputs [R,channels] from [R,C,s,s].
+
+        In prediction on the CPU it is run as a convolution as large as the grid, where channels are last: the boxes'
+        features need not be turned around, and oneDNN multiplies faster than MKL on processors that aren't Intel's.
+        """
+        channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not channels_last or type(self.first) is not nn.Linear:
+            return self.first(x.flatten(1))
+        return F.conv2d(x, self.first.weight.view(-1, *x.shape[1:]), self.first.bias).flatten(1)
 
 
 def factored_linear(inputs: int, rank: int, outputs: int) -> nn.Sequential:

@@ -49,4 +49,8 @@ class FPN(nn.Module):
         if self.pathway == "bottom-up":
             return self.lateral[level](map)
         enlarged = F.interpolate(inner, map.shape[-2:], mode="nearest")
-        return enlarged if self.pathway == "no-lateral" else self.lateral[level](map) + enlarged
+        if self.pathway == "no-lateral":
+            return enlarged
+        inner = self.lateral[level](map)
+        inner += enlarged  # in place: the finest of these maps are the largest of all
+        return inner

@@ -108,7 +108,7 @@ class RPN(nn.Module):
         """Scores and deltas of all anchors, from ``maps`` [N,C,h,w] of images on a canvas of ``image_size``."""
         logits, deltas = [], []
         for x in maps:
-            hidden = F.relu(self.conv(x))
+            hidden = F.relu(self.conv(x), inplace=True)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())  # [N,h*w*a]
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(x), -1, 4).float())  # [N,h*w*a,4]
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
