@@ -5,14 +5,16 @@
 
 The plain loader is what one would write by hand: a Dataset that opens image and label map with PIL, the same transforms
 of torchvision's v2, and a DataLoader with its default collation. Both read the same files, give batches of float32
-images and int64 class maps, and run in turn in this process (and the same number of worker processes), after one pass
-each that nobody times. scenewise also seeds each sample, checks its labels and carries targets of any kind; that is in
-its time. Printed are the medians over the rounds, and the ratio of each round's pair.
+images and int64 class maps, and run in turn in this process (and the same number of worker processes), in many short
+rounds, after one pass each that nobody times. scenewise also seeds each sample, checks its labels and carries targets
+of any kind; that is in its time. Printed are the medians over the rounds: samples a second by the clock, processor time
+a sample (of the workers, too; it depends less on what else the machine does), and the ratio of each round's pair.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -60,15 +62,22 @@ class Plain(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(image, label)
 
 
-def rate(batches: Callable[[], Iterable[object]]) -> float:
-    """Samples a second over all of ``batches()``, from asking for the first to having the last."""
-    start = time.perf_counter()
-    count = sum(1 for _ in batches())
-    return count * BATCH / (time.perf_counter() - start)
+def measured(batches: Callable[[], Iterable[object]]) -> tuple[float, float]:
+    """Seconds and processor seconds a sample of ``batches()``, from asking for the first to having the last."""
+    start, used = time.perf_counter(), processor_seconds()
+    count = sum(1 for _ in batches()) * BATCH
+    seconds = time.perf_counter() - start
+    return seconds / count, (processor_seconds() - used) / count
+
+
+def processor_seconds() -> float:
+    """What this process and its workers that have ended have used."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def compare(data: CamVid, plain: Plain, workers: int, rounds: int) -> None:
-    """Time both loaders in turn and print a line."""
+    """Time both loaders in turn, each first in every other round, and print a line."""
     transform = v2.Compose(transforms())
     needs = frozenset({"semantic"})
 
@@ -79,13 +88,23 @@ def compare(data: CamVid, plain: Plain, workers: int, rounds: int) -> None:
     def theirs() -> Iterable[object]:
         return DataLoader(plain, BATCH, shuffle=True, drop_last=True, num_workers=workers)
 
-    rate(ours), rate(theirs)
-    pairs = [(rate(ours), rate(theirs)) for _ in range(rounds)]
-    ratios = sorted(a / b for a, b in pairs)
-    ours_rate, plain_rate = (statistics.median(column) for column in zip(*pairs, strict=True))
+    measured(ours), measured(theirs)
+    found: list[tuple[float, ...]] = []
+    for turn in range(rounds):
+        if turn % 2:
+            b, a = measured(theirs), measured(ours)
+        else:
+            a, b = measured(ours), measured(theirs)
+        found.append((*a, *b, b[0] / a[0], b[1] / a[1]))
+    wall, cpu, plain_wall, plain_cpu, ratio, cpu_ratio = (
+        statistics.median(column) for column in zip(*found, strict=True)
+    )
+    low, high = statistics.quantiles([row[4] for row in found], n=4)[::2]
     print(
-        f"{workers} workers: scenewise {ours_rate:7.1f}/s, plain torchvision {plain_rate:7.1f}/s, "
-        f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"{workers} workers, {rounds} rounds, load {os.getloadavg()[0]:.1f}: "
+        f"scenewise {1 / wall:.1f}/s ({cpu * 1e3:.1f} ms CPU), plain torchvision {1 / plain_wall:.1f}/s "
+        f"({plain_cpu * 1e3:.1f} ms), "
+        f"ratio {ratio:.2f} (half of the rounds {low:.2f} to {high:.2f}), CPU {cpu_ratio:.2f}"
     )
 
 
@@ -106,10 +125,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("camvid", type=Path, nargs="?", help="the folder of camvid: in the SegNet layout")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--images", type=int, default=300, help="a round of the generator")
-    parser.add_argument("--samples", type=int, help="use only so many of the split's images")
+    parser.add_argument(
+        "--samples", type=int, default=64, help="a round of the loaders: the split's first so many images"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, numpy {np.__version__}, one thread")
