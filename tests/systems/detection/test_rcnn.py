@@ -307,6 +307,5 @@ def test_svms_on_imagenet_features_learn_the_built_in_scenes():
     before = measure()
     model.finish(scenes("train", 24, model.search))
     after = measure()
-    print(before, after)
     assert before < 0.05
     assert after > 0.15
