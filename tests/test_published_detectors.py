@@ -134,7 +134,7 @@ def recipe(weights: Path | None, **values):
         "model": {"system": "mask-rcnn", **PUBLISHED[NAME].arguments, "input": {"size_divisor": 32}},
         "data": {"train": "scenes:count=2,size=64x64", "val": None, "val_split": None, "workers": 0},
         "optimizer": {"name": "sgd", "lr": 1e-12},
-        "trainer": {"epochs": 1, "batch_size": 2},
+        "trainer": {"epochs": 1, "batch_size": 2, "clip_norm": 1.0},  # steps far below a float's last digit
         "init": NAME,
         "init_weights_file": None if weights is None else str(weights),
         **values,

@@ -87,7 +87,8 @@ class FasterRCNN(Model):
             )
         self.rpn = RPN(self.features.channels, anchors, proposals)
         self.roi, self.read = roi, head or HeadSpec()
-        kind = self.read.kind or ("stage" if design == "c4" and "resne" in backbone else "fc")
+        staged = design == "c4" and hasattr(self.features.backbone.network, "layer1")  # as ResNets call their stages
+        kind = self.read.kind or ("stage" if staged else "fc")
         self.roi_size = self.read.size or (14 if kind == "stage" else 7)
         if kind == "stage":
             norm = features.frozen_norm if features else True
