@@ -122,7 +122,7 @@ def single_precision(dataset):
 
 
 @pytest.mark.parametrize(
-    ("file", "kinds", "count"), [("instances", ("box", "mask"), 8), ("person_keypoints", KINDS, 12)]
+    ("file", "kinds", "count"), [("instances", ("box", "mask"), 24), ("person_keypoints", KINDS, 40)]
 )
 def test_equals_pycocotools_on_real_images(shared_data, file, kinds, count):
     path = shared_data("coco_mini") / "annotations" / f"{file}_val2017.json"
