@@ -3,6 +3,7 @@
 The step from classification to detection; the multi-task pattern that later detectors repeat for each proposal. In
 this form: Sermanet et al., "OverFeat", ICLR 2014, https://arxiv.org/abs/1312.6229, sec. 4. The object of an image with
 several is its largest. It can't tell of a varying number of objects, which is why detectors go on from here.
+Where we differ: the logistic function holds a box's four numbers in 0..1; plain regression gives boxes without area.
 
 Shapes: N images, C classes, D features.
 """
@@ -32,6 +33,7 @@ class SingleObject(Model):
         backbone_weights: ``"imagenet"``, a local file, or None for random weights.
         box_loss: of the four numbers of a box (centre, width and height as shares of the image's), or 1 - IoU.
         box_weight: of the box's loss against the class's (the lecture's lambda).
+        pool_size: the side of the grid that the last map is averaged to; with 1 little is left of where things are.
         class_specific: a box for each class, of which the loss sees that of the true class.
         input: how images are resized and normalised; by default to 224 x 224.
     """
@@ -47,26 +49,32 @@ class SingleObject(Model):
         backbone_weights: str | None = None,
         box_loss: BoxLoss = "l2",
         box_weight: float = 1.0,
+        pool_size: int = 1,
         class_specific: bool = False,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone, size=(224, 224)))
         self.backbone = Backbone(backbone, weights=backbone_weights, levels=(-1,))
-        features = self.backbone.channels[-1]
+        features = self.backbone.channels[-1] * pool_size**2
         self.classifier = nn.Linear(features, len(self.classes))
         self.locator = nn.Linear(features, 4 * (len(self.classes) if class_specific else 1))
         nn.init.zeros_(self.locator.weight)
-        with torch.no_grad():  # first, a box in the middle, half as large as the image
-            self.locator.bias.copy_(torch.full((4,), 0.5).repeat(self.locator.out_features // 4))
-        self.box_loss, self.box_weight, self.class_specific = box_loss, box_weight, class_specific
+        nn.init.zeros_(self.locator.bias)  # first, a box in the middle, half as large as the image
+        self.box_loss, self.box_weight = box_loss, box_weight
+        self.pool_size, self.class_specific = pool_size, class_specific
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Class logits [N,C] and boxes [N,C,4] or [N,1,4]: centre, width, height as shares of the image."""
         maps = self.backbone(self.pixels(batch))[-1]
         stride = self.backbone.strides[-1]
         cells = [(max(1, round(h / stride)), max(1, round(w / stride))) for h, w in batch.sizes]
-        x = torch.stack([m[:, :h, :w].mean((1, 2)) for m, (h, w) in zip(maps, cells, strict=True)])  # [N,D], no padding
-        return self.classifier(x).float(), self.locator(x).float().unflatten(1, (-1, 4))
+        x = torch.stack(
+            [self._pooled(m[:, :h, :w]) for m, (h, w) in zip(maps, cells, strict=True)]
+        )  # [N,D], no padding
+        return self.classifier(x).float(), self.locator(x).float().sigmoid().unflatten(1, (-1, 4))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2)) if self.pool_size == 1 else F.adaptive_avg_pool2d(x, self.pool_size).flatten()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``class`` and ``box`` of each image's largest object; an image without an object has no part in either."""
