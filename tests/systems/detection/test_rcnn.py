@@ -10,6 +10,7 @@ from scenewise.catalog import build
 from scenewise.checkpoint import load_checkpoint, save_checkpoint
 from scenewise.data import open_data
 from scenewise.data.loader import plain
+from scenewise.engine.train import train
 from scenewise.errors import UsageError
 from scenewise.nn.proposals import SearchSpec, proposals_of
 from scenewise.nn.roi_heads import DetectionSpec
@@ -309,3 +310,26 @@ def test_svms_on_imagenet_features_learn_the_built_in_scenes():
     after = measure()
     assert before < 0.05
     assert after > 0.15
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_training_finishes_the_weights_that_it_keeps(ema, tmp_path):
+    model = {"system": "rcnn", "backbone": "resnet10t", "crop_size": 32, "context": 4}
+    recipe = {
+        "model": {**model, "search": {"width": None, "min_side": 8, "max_boxes": 12}},
+        "data": {"train": "scenes:count=3,size=48x64,fields=boxes", "val_split": None, "workers": 0},
+        "trainer": {"epochs": 2, "batch_size": 3, "ema": ema, "folder": str(tmp_path), "name": "run"},
+    }
+    run = train(recipe, quiet=True)
+    last = load_checkpoint(run.last_checkpoint)
+    assert isinstance(last, RCNN)
+    assert last.finished
+    assert last.svm_weight.any()
+    kept = last.svm_weight.clone()
+    last.finish(scenes_alone("scenes:count=3,size=48x64,fields=boxes"))
+    torch.testing.assert_close(last.svm_weight, kept, atol=1e-3, rtol=1e-2)  # fitted on these very weights and images
+
+
+def scenes_alone(source: str) -> list[Batch]:
+    data = open_data(source, "train")
+    return [Batch.of([image], [target]) for image, target in (plain(*data[i]) for i in range(len(data)))]
