@@ -183,13 +183,13 @@ def test_only_the_best_of_each_class_are_kept():
     labels = np.array([0, 1, 0, 1, 0, 0])
     assert best_of_each_class(scores, labels, 2).tolist() == [0, 1, 3, 5]
     pairs = list(samples(*random_case(3, images=1, classes=1, most=900)))
-    assert len(measured(1, ("box",), pairs).images[0].detections) == min(100, len(pairs[0][0]))
+    assert measured(1, ("box",), pairs).images.detections.rows == min(100, len(pairs[0][0]))
 
 
 def test_no_dense_mask_is_kept():
     pairs = list(samples(*random_case(1)))
     metrics = measured(3, ("box", "mask"), pairs)
-    assert sum(len(image.truths) + len(image.detections) for image in metrics.images) > 20
+    assert metrics.images.truths.rows + metrics.images.detections.rows > 20
     assert len(pickle.dumps(metrics)) < 32_000  # the masks alone have 768 pixels each, of over 40 objects
 
 

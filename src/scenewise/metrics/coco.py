@@ -28,7 +28,7 @@ from torch import Tensor
 
 from scenewise.errors import UsageError
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
-from scenewise.metrics.store import Float64, Image, Images, Objects
+from scenewise.metrics.store import Float64, Images, Objects
 from scenewise.ops import rle
 from scenewise.types import Prediction, Target
 
@@ -98,16 +98,11 @@ class CocoMetrics:
         truth = truths_of(target, where, count, fields, prediction.size)
         if "keypoints" in fields:
             self._check_points(found["keypoints"].shape[1], truth["keypoints"].shape[1], where)
-        self.images.append(Image(image_key(target), prediction.size, compact(found), compact(truth)))
+        self.images.append(image_key(target), prediction.size, compact(found), compact(truth))
 
     def _check_points(self, found: int, truth: int, where: str) -> None:
-        expected = truth
-        if self.sigmas is not None:
-            expected = len(self.sigmas)
-        elif self.images:
-            first = self.images[0].truths.keypoints
-            assert first is not None
-            expected = first.shape[1]
+        known = self.images.truths.shape("keypoints")
+        expected = len(self.sigmas) if self.sigmas is not None else known[0] if known is not None else truth
         for what, points in (("prediction", found), ("target", truth)):
             if points != expected:
                 raise UsageError(f"{where}: the {what} has {points} keypoints an instance; expected {expected}")
@@ -137,14 +132,18 @@ class CocoMetrics:
         return scores
 
     def _per_class(self, precision: Float64, kind: Kind) -> dict[str, Any]:
-        truths = np.zeros(len(self.classes), np.int64)
-        for image in self.images:
-            np.add.at(truths, image.truths.labels[~_ignored(image.truths, kind)], 1)
+        table = self.images.truths
+        counts = np.zeros(len(self.classes), np.int64)
+        if table.rows:
+            counted = ~table.column("ignore")
+            if kind == "keypoints":
+                counted &= (table.column("keypoints")[:, :, 2] > 0).any(1)
+            counts = np.bincount(table.column("labels")[counted], minlength=len(self.classes))
         return {
             name: {
                 "AP": mean_of(precision[:, :, label, _ALL, _LAST]),
                 "AP50": mean_of(precision[0, :, label, _ALL, _LAST]),
-                "truths": int(truths[label]),
+                "truths": int(counts[label]),
             }
             for label, name in enumerate(self.classes)
         }
@@ -231,14 +230,6 @@ def _corner_and_size(boxes: npt.NDArray[Any]) -> Float64:
     return corners
 
 
-def _ignored(truths: Objects, kind: Kind) -> npt.NDArray[np.bool_]:
-    """Which truths of an image don't count, bool [K]."""
-    assert truths.ignore is not None
-    if kind != "keypoints" or truths.keypoints is None:
-        return truths.ignore
-    return truths.ignore | ~(truths.keypoints[:, :, 2] > 0).any(1)
-
-
 # ---- handing over to the native implementation
 
 
@@ -273,25 +264,33 @@ def evaluate(
         params.max_dets = list(most)
     params.use_cats = not class_agnostic
     shape = (10, 101, 1 if class_agnostic else num_classes, len(params.area_rng), len(params.max_dets))
-    if images.num_truths == 0:
+    if images.truths.rows == 0:
         return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
     if kind == "keypoints":
         params.kpt_oks_sigmas = list(sigmas if sigmas is not None else _default_sigmas(images))
     categories = [{"id": label + 1, "name": str(label)} for label in range(num_classes)]
     stream = hotcoco.StreamingEval(categories, _NATIVE[kind], params=params)
+    read_truths = images.truths.reader("ignore", "area", "boxes", FIELDS[kind])
+    read_found = images.detections.reader("scores", FIELDS[kind])
     first = 1  # the id of the next truth: COCO's matching takes 0 for none
     places = images.in_order(order)
     for start in range(0, len(places), _CHUNK):
-        records: list[dict[str, Any]] = []
+        chunk = places[start : start + _CHUNK]
+        records = [
+            {"id": number, "height": images.sizes[place][0], "width": images.sizes[place][1]}
+            for number, place in enumerate(chunk, start + 1)
+        ]
         truths: list[dict[str, Any]] = []
-        detections: list[dict[str, Any]] = []
-        for number, place in enumerate(places[start : start + _CHUNK], start + 1):
-            image = images[place]
-            records.append({"id": number, "height": image.size[0], "width": image.size[1]})
-            truths += _truth_records(kind, image, number, first)
-            detections += _detection_records(kind, image, number)
-            first += len(image.truths)
-        stream.update(records, truths, detections)
+        for number, place in enumerate(chunk, start + 1):
+            objects = read_truths(place)
+            truths += _truth_records(kind, objects, images.sizes[place], number, first)
+            first += len(objects)
+        found = [read_found(place) for place in chunk]
+        if kind == "box":
+            stream.update(records, truths, _box_table(found, start + 1))
+        else:
+            sizes = [images.sizes[place] for place in chunk]
+            stream.update(records, truths, _detection_records(kind, found, sizes, start + 1))
     run = stream.finalize()
     run.accumulate()
     result = run.eval
@@ -301,15 +300,15 @@ def evaluate(
 
 
 def _default_sigmas(images: Images) -> tuple[float, ...]:
-    keypoints = images[0].truths.keypoints
-    assert keypoints is not None
-    points = keypoints.shape[1]
-    return COCO_SIGMAS if points == len(COCO_SIGMAS) else (OTHER_SIGMA,) * points
+    shape = images.truths.shape("keypoints")
+    assert shape is not None
+    return COCO_SIGMAS if shape[0] == len(COCO_SIGMAS) else (OTHER_SIGMA,) * shape[0]
 
 
-def _truth_records(kind: Kind, image: Image, number: int, first: int) -> Iterator[dict[str, Any]]:
-    """COCO's annotations of one image."""
-    truths = image.truths
+def _truth_records(
+    kind: Kind, truths: Objects, size: tuple[int, int], number: int, first: int
+) -> Iterator[dict[str, Any]]:
+    """COCO's annotations of image ``number``, with ids from ``first`` on."""
     assert truths.ignore is not None
     assert truths.area is not None
     columns: dict[str, Any] = {
@@ -324,22 +323,32 @@ def _truth_records(kind: Kind, image: Image, number: int, first: int) -> Iterato
     if kind == "keypoints":
         assert truths.keypoints is not None
         columns["num_keypoints"] = (truths.keypoints[:, :, 2] > 0).sum(1).tolist()
-    return _with_shapes(kind, columns, truths, image.size)
+    return _with_shapes(kind, columns, truths, size)
 
 
-def _detection_records(kind: Kind, image: Image, number: int) -> Iterator[dict[str, Any]]:
-    """COCO's results of one image."""
-    found = image.detections
-    assert found.scores is not None
-    columns: dict[str, Any] = {
-        "image_id": [number] * len(found),
-        "category_id": (found.labels + 1).tolist(),
-        "score": found.scores.tolist(),
-    }
-    if kind == "box":
-        assert found.boxes is not None
-        columns["bbox"] = _corner_and_size(found.boxes).tolist()
-    return _with_shapes(kind, columns, found, image.size)
+def _box_table(found: Sequence[Objects], number: int) -> Float64:
+    """The boxes found in the images from ``number`` on, as COCO's table [K,7]: image, corner and size, score, class."""
+    images = np.repeat(np.arange(number, number + len(found)), [len(objects) for objects in found])
+    boxes, scores, labels = (
+        np.concatenate([getattr(objects, name) for objects in found]) for name in ("boxes", "scores", "labels")
+    )
+    return np.column_stack([images, _corner_and_size(boxes), scores.astype(np.float64), labels + 1])
+
+
+def _detection_records(
+    kind: Kind, found: Sequence[Objects], sizes: Sequence[tuple[int, int]], number: int
+) -> list[dict[str, Any]]:
+    """COCO's results of masks or keypoints in the images from ``number`` on."""
+    records: list[dict[str, Any]] = []
+    for image, (objects, size) in enumerate(zip(found, sizes, strict=True), number):
+        assert objects.scores is not None
+        columns: dict[str, Any] = {
+            "image_id": [image] * len(objects),
+            "category_id": (objects.labels + 1).tolist(),
+            "score": objects.scores.tolist(),
+        }
+        records += _with_shapes(kind, columns, objects, size)
+    return records
 
 
 def _with_shapes(

@@ -14,7 +14,7 @@ import torch
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import best_of_each_class, compact, evaluate, mean_of
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
-from scenewise.metrics.store import Image, Images
+from scenewise.metrics.store import Images
 from scenewise.types import Prediction, Target
 
 
@@ -46,7 +46,7 @@ class ProposalMetrics:
         found = {name: value[kept] for name, value in found.items()}
         truth = truths_of(target, where, 1, ("boxes",), classed=False)
         truth["labels"] = torch.zeros(len(truth["boxes"]), dtype=torch.int64)
-        self.images.append(Image(image_key(target), prediction.size, compact(found), compact(truth)))
+        self.images.append(image_key(target), prediction.size, compact(found), compact(truth))
 
     def merge(self, other: ProposalMetrics) -> None:
         """Add what another process counted."""

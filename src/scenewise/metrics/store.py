@@ -7,10 +7,10 @@ used for the next image's, and so hold a hundred times their own size.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,18 +54,8 @@ class Objects:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
-class Image:
-    """What one image contributes."""
-
-    name: str
-    size: tuple[int, int]  # (height, width)
-    detections: Objects
-    truths: Objects
-
-
 class ObjectTable:
-    """The objects of many images; all have the same fields. ``table[i]`` are those of image i."""
+    """The objects of many images, which all have the same fields."""
 
     def __init__(self) -> None:
         self._first = array("q", [0])  # [N+1], the row of each image's first object
@@ -77,7 +67,7 @@ class ObjectTable:
     @property
     def rows(self) -> int:
         """The number of objects."""
-        return self._first[-1]
+        return int(self._first[-1])
 
     def append(self, objects: Objects) -> None:
         """Add the objects of the next image."""
@@ -95,65 +85,65 @@ class ObjectTable:
 
     def extend(self, other: ObjectTable) -> None:
         """Add the images of another table."""
-        for place in range(len(other._first) - 1):
-            self.append(other[place])
+        for name, column in other._columns.items():
+            self._shapes[name] = other._shapes[name]
+            self._columns.setdefault(name, array(column.typecode)).extend(column)
+        if other._texts is not None:
+            shift = 0 if self._texts is None else len(self._texts)
+            self._texts = (self._texts or bytearray()) + other._texts
+            self._ends.extend(end + shift for end in other._ends[1:])
+        shift = self.rows
+        self._first.extend(first + shift for first in other._first[1:])
 
-    def __getitem__(self, place: int) -> Objects:
-        first, last = self._first[place], self._first[place + 1]
-        fields: dict[str, Any] = {name: self._rows(name, first, last) for name in self._columns}
-        if self._texts is not None:
-            ends = self._ends[first : last + 1]
-            fields["masks"] = [self._texts[a:b].decode("ascii") for a, b in pairwise(ends)]
-        return Objects(**fields)
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of one object's ``name``; None before the first image."""
+        return self._shapes.get(name)
 
-    def _rows(self, name: str, first: int, last: int) -> npt.NDArray[Any]:
-        """A copy, as a column of which there are views can't grow."""
-        shape, (dtype, _) = self._shapes[name], _COLUMNS[name]
-        width = int(np.prod(shape, dtype=int))
-        values = self._columns[name][first * width : last * width]
-        return np.frombuffer(values, dtype).reshape(last - first, *shape)
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A copy of the field ``name`` of all objects, [rows,...]: a column of which there are views can't grow."""
+        values = np.frombuffer(self._columns[name], _COLUMNS[name][0]).copy()
+        return values.reshape(self.rows, *self._shapes[name])
+
+    def reader(self, *fields: str) -> Callable[[int], Objects]:
+        """A function from an image's place to its objects, with ``labels`` and ``fields`` where there are any."""
+        columns = {name: self.column(name) for name in ("labels", *fields) if name in self._columns}
+        texts = self._texts if "masks" in fields else None
+
+        def read(place: int) -> Objects:
+            first, last = self._first[place], self._first[place + 1]
+            values: dict[str, Any] = {name: column[first:last] for name, column in columns.items()}
+            if texts is not None:
+                ends = pairwise(self._ends[first : last + 1])
+                values["masks"] = [texts[start:end].decode("ascii") for start, end in ends]
+            return Objects(**values)
+
+        return read
 
 
-class Images(Sequence[Image]):
+class Images:
     """Many images in the order of their arrival."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self._sizes = array("q")
-        self._detections, self._truths = ObjectTable(), ObjectTable()
-
-    @property
-    def num_truths(self) -> int:
-        """The number of truths in all images."""
-        return self._truths.rows
-
-    def append(self, image: Image) -> None:
-        """Add an image."""
-        self.names.append(image.name)
-        self._sizes.extend(image.size)
-        self._detections.append(image.detections)
-        self._truths.append(image.truths)
-
-    def extend(self, other: Images) -> None:
-        """Add the images that another process counted."""
-        self.names += other.names
-        self._sizes.extend(other._sizes)
-        self._detections.extend(other._detections)
-        self._truths.extend(other._truths)
+        self.sizes: list[tuple[int, int]] = []  # (height, width)
+        self.detections, self.truths = ObjectTable(), ObjectTable()
 
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, place: int) -> Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Image]: ...
-    def __getitem__(self, place: int | slice) -> Image | list[Image]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        size = (self._sizes[2 * place], self._sizes[2 * place + 1])
-        return Image(self.names[place], size, self._detections[place], self._truths[place])
+    def append(self, name: str, size: tuple[int, int], detections: Objects, truths: Objects) -> None:
+        """Add an image."""
+        self.names.append(name)
+        self.sizes.append(size)
+        self.detections.append(detections)
+        self.truths.append(truths)
+
+    def extend(self, other: Images) -> None:
+        """Add the images that another process counted."""
+        self.names += other.names
+        self.sizes += other.sizes
+        self.detections.extend(other.detections)
+        self.truths.extend(other.truths)
 
     def in_order(self, numbers: Mapping[str, int] | None = None) -> list[int]:
         """The places of the images by their number; without numbers by their name, names that are numbers first."""
