@@ -77,15 +77,19 @@ class Features(nn.Module):
         also = [] if intermediate is None else [_level_of(natural, intermediate)]
         if design == "fpn":
             levels = [_level_of(natural, stride) for stride in spec.strides]
-            self.backbone = Backbone(backbone, weights=weights, levels=[*also, *levels])
-            self.pyramid = FPN(self.backbone.channels[len(also) :], spec.channels, pathway=spec.pathway)
+            chosen = sorted({*also, *levels})
+            self.backbone = Backbone(backbone, weights=weights, levels=chosen)
+            self.taken = [chosen.index(level) for level in levels]  # which of the backbone's maps
+            widths = [self.backbone.channels[place] for place in self.taken]
+            self.pyramid = FPN(widths, spec.channels, pathway=spec.pathway)
             self.channels, self.strides = spec.channels, tuple(spec.strides)
             self.count = len(spec.strides) + 1
         else:
             self.backbone = _single_map(natural, weights, design, spec.output_stride, also)
             self.channels, self.strides = self.backbone.channels[-1], (self.backbone.strides[-1],)
-            self.count = 1
-        self.intermediate_channels = self.backbone.channels[0] if also else 0
+            self.taken, self.count, chosen = [len(also)], 1, also
+        self.besides = [chosen.index(level) for level in also]
+        self.intermediate_channels = sum(self.backbone.channels[place] for place in self.besides)
         frozen = spec.frozen_levels
         if frozen is None:
             frozen = 0 if weights is None else 2
@@ -96,10 +100,9 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The maps [N,channels,h,w] of ``images`` [N,3,H,W], from fine to coarse; then the intermediate one, if any."""
-        maps = self.backbone(images)
-        besides = maps[:1] if self.intermediate is not None else []
-        maps = maps[len(besides) :]
-        return [*(maps if self.pyramid is None else self.pyramid(maps)), *besides]
+        found = self.backbone(images)
+        maps = [found[place] for place in self.taken]
+        return [*(maps if self.pyramid is None else self.pyramid(maps)), *(found[place] for place in self.besides)]
 
     def train(self, mode: bool = True) -> Features:
         """As torch's; frozen batch-norms stay in evaluation mode."""
