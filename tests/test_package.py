@@ -15,7 +15,7 @@ LAYERS = {  # a room -> the rooms that it may import
     "cli": {"engine", "recipe", "loading", "catalog", "data", "results", "draw", "types", "model", "files"},
     "engine": {
         "loading", "recipe", "data", "checkpoint", "catalog", "model", "metrics", "losses", "nn", "ops", "types",
-        "files",
+        "files", "results",
     },
     "systems": {"model", "nn", "losses", "ops", "types", "systems"},
     "nn": {"ops", "types", "nn", "checkpoint", "download"},

@@ -172,11 +172,11 @@ def test_an_image_alone_equals_the_same_in_a_batch(up):
 def test_a_pixel_is_predicted_at_its_own_place():
     """The map is moved neither by the border nor by the padding: a lone bright pixel answers where it is."""
     model = tiny(padding="valid").double()
-    image = torch.zeros(3, 40, 48, dtype=torch.float64)
+    image = torch.zeros(1, 3, 40, 48, dtype=torch.float64)
     with torch.no_grad():
-        dark = model.logits(Batch.of([image]))
-        image[:, 20, 31] = 1
-        changed = (model.logits(Batch.of([image])) - dark)[0].abs().sum(0) > 0
+        dark = model.logits(Batch(image, [(40, 48)]))
+        image[:, :, 20, 31] = 1
+        changed = (model.logits(Batch(image, [(40, 48)])) - dark)[0].abs().sum(0) > 0
     rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
     # The view of a pixel reaches `border` pixels and, through pooling, up to a stride more to one side.
     reach = model.network.border + 4
