@@ -143,6 +143,45 @@ def test_equals_pycocotools_on_real_images(shared_data, file, kinds, count):
     assert 0.2 < scores["AP"] < 0.8
 
 
+def test_equals_faster_coco_eval():
+    faster = pytest.importorskip("faster_coco_eval")
+    dataset, results = random_case(2, images=12)
+    truths = faster.COCO(copy.deepcopy(dataset))
+    found = [{k: r[k] for k in ("image_id", "category_id", "score", "bbox")} for r in results]
+    run = faster.COCOeval_faster(truths, truths.loadRes(found), "bbox", print_function=lambda *words: None)
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    scores = measured(3, ("box",), samples(dataset, results)).compute()["box"]
+    expected = {name: None if v == -1 else v for name, v in zip(NAMES["box"], run.stats[:12].tolist(), strict=True)}
+    # its means add up in another order
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("fields", [{"boxes", "labels", "masks"}, {"boxes", "labels", "keypoints"}])
+def test_the_truths_of_real_images_are_found_by_themselves(shared_data, fields):
+    from scenewise.data import open_data
+    from scenewise.data.loader import plain
+    from scenewise.engine.evaluate import metrics_for
+
+    data = open_data(f"coco:{shared_data('coco_mini')}", "val", needs=frozenset(fields)).only(frozenset(fields))
+    (metrics,) = metrics_for(frozenset({*fields, "scores"}), data)
+    for index in range(10):
+        image, target = plain(*data[index])
+        real = ~target["ignore"]
+        known = {name: target[name][real] for name in fields}
+        scores = torch.ones(int(real.sum()))
+        if "keypoints" in fields:  # people without labelled keypoints come last, where they cost nothing
+            scores[(known["keypoints"][:, :, 2] == 0).all(1)] = 0.1
+        found = Prediction(tuple(image.shape[-2:]), data.classes, scores=scores, **known)
+        metrics.update(found, target)
+    scores = metrics.compute()
+    assert scores["images"] == 10
+    for kind in metrics.kinds:
+        assert scores[kind]["AP"] == pytest.approx(1)
+        assert scores[kind]["APl"] == pytest.approx(1)
+
+
 def test_perfect_detections_score_one_and_half_of_them_51_of_101():
     boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
     target = {"boxes": boxes, "labels": torch.zeros(2).long()}
