@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from scenewise.cli import _score_tables
-from scenewise.engine.evaluate import main_metric, metrics_for, scores_of
+from scenewise.engine.evaluate import main_metric, metrics_for, scores_of, truth_for
 from scenewise.engine.train import _Training
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
@@ -111,3 +111,10 @@ def test_the_tables_fit_into_80_columns():
     assert rows["keypoints"][:3] == ["1.000", "1.000", "1.000"]
     assert [c for c in next(r for r in lines if r.startswith("│ cat")).split() if c[0].isdigit()] == ["1.0000"] * 4
     assert rows["voc"] == ["1.000", "1.000"]
+
+
+def test_what_a_detector_is_measured_by_are_fields_of_targets():
+    """A score has no truth: asking a format's readers for one would find none."""
+    fills = frozenset({"boxes", "labels", "scores", "roi_masks"})
+    assert truth_for(frozenset({"boxes", "labels"}), fills) == {"boxes", "labels", "masks"}
+    assert truth_for(frozenset({"semantic"}), frozenset({"semantic_logits"})) == {"semantic"}

@@ -90,7 +90,8 @@ def evaluate(
 def truth_for(needs: frozenset[str], fills: frozenset[str]) -> frozenset[str]:
     """The target fields by which a model that needs and fills these fields may be measured."""
     names = {"semantic_logits": "semantic", "roi_masks": "masks"}
-    return needs | {names.get(name, name) for name in fills}
+    measured = {names.get(name, name) for name in fills}
+    return needs | (measured & Target.__annotations__.keys())  # a score, for one, has no truth
 
 
 def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:
