@@ -71,3 +71,11 @@ def test_boxes_hold_what_is_left_of_their_masks():
     expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert tight["boxes"][0].tolist() == [float(v) for v in expected]
     assert tight["boxes"][0, 1] > target["boxes"][0, 1]
+
+
+def test_boxes_end_at_the_image():
+    """Not every transform cuts them itself."""
+    image, target = sample()
+    target["boxes"] = tv_tensors.wrap(torch.tensor([[-3.0, 5, 14, 16], [30, 5, 47, 25]]), like=target["boxes"])
+    _, target = drop_lost_objects(image, target)
+    assert target["boxes"].tolist() == [[0, 5, 14, 16], [30, 5, 40, 20]]
