@@ -408,6 +408,9 @@ def test_tags_keep_apart_and_inside(seed):
         assert bx1 <= x2 + 1
         assert y1 - 1 <= by2
         assert by1 <= y2 + 1
+        for box in boxes:  # no instance hides below it
+            covered = max(0, min(x2, box[2]) - max(x1, box[0])) * max(0, min(y2, box[3]) - max(y1, box[1]))
+            assert covered <= 0.3 * (box[2] - box[0]) * (box[3] - box[1])
     assert sum((x2 - x1) * (y2 - y1) for _, _, (x1, y1, x2, y2) in placed) <= 0.12 * 360 * 500
 
 
@@ -417,6 +420,7 @@ def test_a_tag_says_class_and_score():
     assert draw._tag(dataclasses.replace(prediction, labels=None), 0, False) == "0.88"
     assert draw._tag(dataclasses.replace(prediction, scores=None), 0, True) == "car (ignored)"
     assert draw._tag(dataclasses.replace(prediction, scores=None, labels=None), 0, False) == ""
+    assert draw._tag(prediction, 0, False, named=False) == "0.88"  # the legend says the only class
 
 
 def test_masks_have_a_colour_each_and_small_ones_lie_on_top():

@@ -346,7 +346,8 @@ def _paint_instances(
             strokes.pose(keypoints[i], links, colors[i], pen.line)
     picture = strokes.on(picture)
     anchors = _anchors(prediction, 0.5 * pen.em / pen.factor) * pen.factor
-    texts = [_tag(prediction, i, bool(muted[i])) for i in range(len(prediction))]
+    named = not (options.legend and len(prediction.classes) == 1)  # the legend says it once for all
+    texts = [_tag(prediction, i, bool(muted[i]), named) for i in range(len(prediction))]
     _paint_tags(picture, anchors, texts, colors, order[::-1], pen)
     return picture
 
@@ -386,6 +387,7 @@ class _Strokes:
         """The outline of ``box`` (x1, y1, x2, y2), inside its sides, with a dark hair line around."""
         width, height = self.size
         limit = [width, height, width, height]
+        line = max(1, min(line, round(min(box[2] - box[0], box[3] - box[1]) / 24)))  # finer around small objects
         x1, y1, x2, y2 = (round(float(v) * self.up) for v in np.clip(box, -4 * line, np.add(limit, 4 * line)))
         x2, y2 = max(x1 + 1, x2) - 1, max(y1 + 1, y2) - 1
         hair = self.up
@@ -444,9 +446,11 @@ def _anchors(prediction: Prediction, reach: float) -> Array:
     return boxes
 
 
-def _tag(prediction: Prediction, index: int, muted: bool) -> str:
-    """The words beside an instance: class and score."""
-    words = [] if prediction.labels is None else [prediction.classes[int(prediction.labels[index])]]
+def _tag(prediction: Prediction, index: int, muted: bool, named: bool = True) -> str:
+    """The words beside an instance: class (where ``named``) and score."""
+    words = []
+    if named and prediction.labels is not None:
+        words.append(prediction.classes[int(prediction.labels[index])])
     if prediction.scores is not None:
         words.append(f"{float(prediction.scores[index]):.2f}")
     if muted:
@@ -455,6 +459,7 @@ def _tag(prediction: Prediction, index: int, muted: bool) -> str:
 
 
 _MAX_TAG_SHARE = 0.12  # of the picture; with more of them, tags hide what they speak of
+_MAX_HIDDEN = 0.3  # of any instance's box below one tag
 
 
 def _paint_tags(
@@ -473,8 +478,9 @@ def _place_tags(
 ) -> list[tuple[int, str, tuple[int, int, int, int]]]:
     """The index, the words and the place x1, y1, x2, y2 of each tag, in ``order`` of importance.
 
-    A tag stands beside or in its box, where it covers none before it. There is none for an empty text, for an
-    instance without a place, where no room is left, and once the tags take up too much of the picture.
+    A tag stands beside or in its box, where it covers no tag before it and hides no instance. There is none for an
+    empty text, for an instance without a place, where no room is left, and once the tags take up too much of the
+    picture.
     """
     ascent, descent = pen.font.getmetrics()
     pad = max(2, pen.em // 4)
@@ -486,13 +492,14 @@ def _place_tags(
             continue
         text = shortened(texts[i], pen.font, size[0] / 2)
         wide = math.ceil(pen.font.getlength(text)) + 2 * pad
-        room -= wide * tall
-        if room < 0 and placed:
+        if wide * tall > room and placed:
             break
-        spots = ((x, y, x + wide, y + tall) for x, y in _tag_places(boxes[i], wide, tall, size))
-        free = next((spot for spot in spots if not any(_touch(spot, other) for _, _, other in placed)), None)
-        if free is not None:
-            placed.append((i, text, free))
+        for x, y in _tag_places(boxes[i], wide, tall, size):
+            spot = (x, y, x + wide, y + tall)
+            if not any(_touch(spot, other) for _, _, other in placed) and not _hides(spot, boxes):
+                placed.append((i, text, spot))
+                room -= wide * tall
+                break
     return placed
 
 
@@ -509,6 +516,14 @@ def _tag_places(box: Array, wide: int, tall: int, size: tuple[int, int]) -> list
         if x >= 0 and 0 <= y <= height - tall:
             places.append((x, y))
     return places
+
+
+def _hides(spot: tuple[int, int, int, int], boxes: Array) -> bool:
+    """Whether ``spot`` covers too much of any of ``boxes`` [K,4]."""
+    x1, y1, x2, y2 = boxes.T
+    covered = (np.minimum(x2, spot[2]) - np.maximum(x1, spot[0])).clip(0)
+    covered = covered * (np.minimum(y2, spot[3]) - np.maximum(y1, spot[1])).clip(0)
+    return bool((covered > _MAX_HIDDEN * (x2 - x1) * (y2 - y1)).any())  # False where a box is NaN
 
 
 def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
