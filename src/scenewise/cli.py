@@ -42,8 +42,8 @@ ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged or p
 WeightsOption = Annotated[Path | None, typer.Option(help="Published weights as a local file, in place of a download.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 PrecisionOption = Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the computation; 16 needs a GPU.")]
-FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and average.")]
-ScalesOption = Annotated[str | None, typer.Option(help="Average over these sizes of the image, such as 0.75,1,1.25.")]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and fuse.")]
+ScalesOption = Annotated[str | None, typer.Option(help="Fuse what these sizes of the image show, such as 0.75,1,1.25.")]
 TilesOption = Annotated[str | None, typer.Option(help="See the image in overlapping tiles of HxW pixels.")]
 BadRecordOption = Annotated[
     Literal["error", "skip", "fix"], typer.Option(help="What to do about a box without an area, and the like.")
@@ -141,7 +141,7 @@ def predict(
     names = dict(_outputs(images))
     loaded = _load(model, weights_file)
     predictor = Predictor(
-        loaded, precision=precision, procedures=_procedures(tiles, scales, flip), device=_device(device)
+        loaded, precision=precision, procedures=_procedures(loaded, tiles, scales, flip), device=_device(device)
     )
     colors = loaded.info.get("colors")
     found: dict[str, Any] = {}
@@ -311,7 +311,7 @@ def evaluate(
             loaded,
             opened,
             precision=precision,
-            procedures=_procedures(tiles, scales, flip),
+            procedures=_procedures(loaded, tiles, scales, flip),
             device=_device(device),
             workers=workers,
             results=results,
@@ -536,7 +536,7 @@ def _device(name: str | None) -> Any:
         raise UsageError(f"device {name!r}: {str(error).splitlines()[0]}") from None
 
 
-def _procedures(tiles: str | None, scales: str | None, flip: bool) -> list[Any]:
+def _procedures(model: Any, tiles: str | None, scales: str | None, flip: bool) -> list[Any]:
     from scenewise.engine.augmented import Augmented
     from scenewise.engine.tiles import Tiles
 
@@ -552,7 +552,7 @@ def _procedures(tiles: str | None, scales: str | None, flip: bool) -> list[Any]:
             factors = tuple(float(part) for part in (scales or "1").split(","))
         except ValueError:
             raise UsageError(f"--scales is {scales!r}; expected numbers with commas, such as 0.75,1,1.25") from None
-        found.append(Augmented(scales=factors, flip=flip))
+        found.append(Augmented(scales=factors, flip=flip, size_divisor=model.input.size_divisor))
     return found
 
 

@@ -71,5 +71,5 @@ def test_errors(scenes):
         build_transforms([{"MirrorPeople": {"p": 2}}])
     with pytest.raises(UsageError, match=r"pairs is .*expected pairs of indices, each index once"):
         MirrorPeople(pairs=[(1, 2), (2, 3)])
-    with pytest.raises(UsageError, match="pairs has joint 16, the sample has 14 joints"):
+    with pytest.raises(UsageError, match="one has keypoint 16, there are 14"):
         MirrorPeople(p=1.0)(*scenes[2])

@@ -125,6 +125,102 @@ def test_procedures_compose():
     assert_same(predictor(batch), pointwise(batch), "probabilities")
 
 
+def finder(batch, jitter=0.0):
+    """Finds one bright rectangle in each colour, with all that a prediction says of objects; sees what it is shown."""
+    found = []
+    for image, (h, w) in zip(batch.images, batch.sizes, strict=True):
+        masks = image[:, :h, :w] > 0.5
+        boxes, frames, points = [], [], []
+        for mask in masks:
+            rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+            x1, y1, x2, y2 = (float(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+            boxes.append([x1 + jitter, y1, x2 + jitter, y2])
+            points.append([[x1, y1, 2], [x2, y1, 1]])  # a left and a right joint
+            inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
+            frames.append(F.interpolate(inside[None, None], size=(4, 4), mode="nearest-exact")[0, 0])
+        scores = torch.tensor([0.9, 0.8, 0.7])
+        fields = {"masks": masks, "roi_masks": torch.stack(frames), "keypoints": torch.tensor(points)}
+        labels = torch.arange(3)
+        found.append(Prediction((h, w), CLASSES, boxes=torch.tensor(boxes), labels=labels, scores=scores, **fields))
+    return found
+
+
+def rectangles():
+    """Three rectangles, each with a notch at its upper left corner."""
+    image = torch.zeros(3, 40, 60)
+    for channel, (x1, y1, x2, y2) in enumerate([(4, 8, 24, 20), (20, 4, 56, 36), (40, 20, 48, 28)]):
+        image[channel, y1:y2, x1:x2] = 1
+        image[channel, y1 : (y1 + y2) // 2, x1 : (x1 + x2) // 2] = 0
+        image[channel, y1 : y1 + 4, x2 - 4 : x2] = 1
+        image[channel, y2 - 4 : y2, x1 : x1 + 4] = 1
+    return Batch.of([image])
+
+
+@pytest.mark.parametrize("options", [{"flip": True}, {"scales": (0.5, 1.0, 2.0)}, {"quarter_turns": (1, 2, 3)}])
+def test_views_of_objects_come_back_to_the_image(options):
+    batch = rectangles()
+    [alone] = finder(batch)
+    [fused] = Augmented(**({"flip": False} | options), pairs=[(0, 1)])(finder)(batch)
+    assert (fused.size, fused.classes, len(fused)) == ((40, 60), CLASSES, 3)  # what the views share is there once
+    names = ["boxes", "labels", "scores", "masks", "roi_masks"]
+    if "flip" in options:
+        names.append("keypoints")  # of a turned image, another corner is the upper left one
+    for name in names:
+        torch.testing.assert_close(getattr(fused, name), getattr(alone, name), msg=name)
+
+
+def test_each_view_is_put_back_where_it_came_from():
+    batch = rectangles()
+    for turns in range(4):
+        for flip in (False, True):
+            augmented = Augmented(scales=(0.5,), flip=flip, quarter_turns=(turns,), nms_iou=1.0, pairs=[(0, 1)])
+            [fused] = augmented(finder)(batch)
+            for boxes in fused.boxes.reshape(-1, 3, 4) if not flip else [fused.boxes[::2], fused.boxes[1::2]]:
+                torch.testing.assert_close(boxes, finder(batch)[0].boxes)
+
+
+def test_views_that_disagree_are_united_and_suppress_each_other():
+    batch = rectangles()
+    near = lambda batch: finder(batch, jitter=1.0)  # noqa: E731
+    far = lambda batch: finder(batch, jitter=30.0)  # noqa: E731
+    [fused] = Ensemble((finder, near))(batch)
+    torch.testing.assert_close(fused.boxes, finder(batch)[0].boxes)
+    [fused] = Ensemble((finder, near), nms_iou=0.99)(batch)
+    assert len(fused) == 6
+    [fused] = Ensemble((finder, far))(batch)
+    assert len(fused) == 6
+    assert fused.scores.tolist() == sorted(fused.scores.tolist(), reverse=True)
+
+
+def test_proposals_move_with_the_image():
+    boxes = torch.tensor([[4.0, 8, 24, 20], [20, 4, 56, 36], [40, 20, 48, 28]])
+    batch = rectangles()
+    batch.proposals = [boxes]
+    seen = []
+
+    def detector(batch):
+        [found] = finder(batch)
+        torch.testing.assert_close(batch.proposals[0], found.boxes)
+        seen.append(batch.sizes[0])
+        return [found]
+
+    Augmented(scales=(0.5, 1.0), flip=True, quarter_turns=(0, 1, 2, 3), pairs=[(0, 1)])(detector)(batch)
+    assert set(seen) == {(20, 30), (30, 20), (40, 60), (60, 40)}
+    assert len(seen) == 16
+
+
+def test_what_can_not_be_fused_is_refused():
+    def embedder(batch):
+        return [Prediction(size, CLASSES, embedding=torch.zeros(4)) for size in batch.sizes]
+
+    with pytest.raises(UsageError, match="class scores of pixels, or boxes with scores; this model fills neither"):
+        Augmented()(embedder)(rectangles())
+    with pytest.raises(UsageError, match="keypoint 16, there are 2"):
+        Augmented()(finder)(rectangles())
+    with pytest.raises(UsageError, match=r"tiles fuse the class scores of pixels \(semantic_logits\)"):
+        Tiles((40, 60))(finder)(rectangles())
+
+
 def test_wrong_settings_are_refused():
     for scales in ((), (1.0, 0.0)):
         with pytest.raises(UsageError, match="expected one or more positive numbers"):

@@ -49,21 +49,26 @@ class MirrorPeople:
             for name, value in target.items()
         }
         if "keypoints" in mirrored:
-            order = self._order(mirrored["keypoints"].shape[1])
+            order = mirrored_order(mirrored["keypoints"].shape[1], self.pairs)
             points = mirrored["keypoints"]
             mirrored["keypoints"] = tv_tensors.wrap(points.as_subclass(Tensor)[:, order], like=points)
             mirrored["visibility"] = mirrored["visibility"][:, order]
         return F.horizontal_flip(image), mirrored  # type: ignore[return-value]
 
-    def _order(self, joints: int) -> list[int]:
-        """For each joint of the mirrored person the index of the one that it was."""
-        last = max((joint for pair in self.pairs for joint in pair), default=-1)
-        if last >= joints:
-            raise UsageError(
-                f"MirrorPeople: pairs has joint {last}, the sample has {joints} joints (counted from 0); "
-                "give the pairs of this data set"
-            )
-        order = list(range(joints))
-        for left, right in self.pairs:
-            order[left], order[right] = right, left
-        return order
+
+def mirrored_order(joints: int, pairs: Sequence[Sequence[int]]) -> list[int]:
+    """For each of the ``joints`` of a mirrored person the index of the one that it was.
+
+    Raises:
+        UsageError: a pair names a joint that there is not.
+    """
+    last = max((joint for pair in pairs for joint in pair), default=-1)
+    if last >= joints:
+        raise UsageError(
+            f"pairs of left and right keypoints: one has keypoint {last}, there are {joints} (counted from 0); "
+            "give the pairs of this data set"
+        )
+    order = list(range(joints))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return order

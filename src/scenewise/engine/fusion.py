@@ -1,4 +1,4 @@
-"""What the inference procedures for segmenters share: their protocol, and the fusion of several views of one image.
+"""What the inference procedures share: their protocol, and the fusion of what several views of one image show.
 
 A *predictor* maps a batch to one prediction an image; ``model.predict`` is one. A procedure makes a predictor of a
 predictor (or of several), so that they compose::
@@ -6,12 +6,13 @@ predictor (or of several), so that they compose::
     predictor = Augmented(scales=(0.75, 1.0, 1.25), flip=True)(Tiles(size=(512, 512))(model.predict))
     predictions = predictor(batch)
 
-Each fills ``semantic_logits`` alone. Where probabilities are averaged, these are the logarithms of the averages: their
-argmax and their softmax are those of the averages.
+Class scores of pixels are averaged, and objects united. Where probabilities are averaged, ``semantic_logits`` are the
+logarithms of the averages: their argmax and their softmax are those of the averages.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
-from scenewise.types import Batch, Prediction
+from scenewise.ops.nms import batched_nms
+from scenewise.types import INSTANCE_FIELDS, Batch, Prediction
 
 Predictor = Callable[[Batch], list[Prediction]]
 Average = Literal["logits", "probabilities"]
@@ -28,7 +30,7 @@ Average = Literal["logits", "probabilities"]
 def class_scores(prediction: Prediction) -> Tensor:
     """``prediction.semantic_logits``; a :class:`UsageError` where there are none."""
     if prediction.semantic_logits is None:
-        raise UsageError("tiles, test-time augmentation and ensembles fuse semantic_logits; this model fills none")
+        raise UsageError("tiles fuse the class scores of pixels (semantic_logits); this model fills none")
     return prediction.semantic_logits
 
 
@@ -94,3 +96,46 @@ class Fusion:
         if self.how == "mean":
             scores = scores / self._weight if self.average == "logits" else scores - self._weight.log()
         return Prediction(size=self.size, classes=self.classes, semantic_logits=scores)
+
+
+class Union:
+    """Objects of one image, from views that arrive one at a time: all of them, but those that an object of the same
+    class with a higher score overlaps. An object's mask and keypoints come from the view that was surest of it.
+
+    Args:
+        nms_iou: of two boxes of a class that overlap more than this, the one with the lower score goes.
+
+    The views' own suppression has run before. How many objects come out is not limited.
+    """
+
+    def __init__(self, nms_iou: float = 0.5) -> None:
+        self.nms_iou = nms_iou
+        self._views: list[Prediction] = []
+
+    def add(self, view: Prediction) -> None:
+        """Take in the objects of a view, in the coordinates of the image.
+
+        Raises:
+            UsageError: they lack boxes or scores, or the classes are not those of the views before.
+        """
+        if view.boxes is None or view.scores is None:
+            raise UsageError(
+                "test-time augmentation and ensembles fuse the class scores of pixels, or boxes with scores; "
+                "this model fills neither"
+            )
+        if self._views and view.classes != self._views[0].classes:
+            first = self._views[0].classes
+            raise UsageError(f"the views' classes disagree: {', '.join(first)} and {', '.join(view.classes)}")
+        self._views.append(view)
+
+    def prediction(self) -> Prediction:
+        """The objects that are left, best first."""
+        first = self._views[0]
+        fields = {
+            name: torch.cat([getattr(view, name) for view in self._views])
+            for name in INSTANCE_FIELDS
+            if getattr(first, name) is not None
+        }
+        labels = fields.get("labels", torch.zeros_like(fields["scores"], dtype=torch.int64))
+        kept = batched_nms(fields["boxes"], fields["scores"], labels, self.nms_iou)
+        return dataclasses.replace(first, **{name: value[kept] for name, value in fields.items()})
