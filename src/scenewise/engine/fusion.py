@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ class Union:
     def prediction(self) -> Prediction:
         """The objects that are left, best first."""
         first = self._views[0]
-        fields = {
+        fields: dict[str, Any] = {
             name: torch.cat([getattr(view, name) for view in self._views])
             for name in INSTANCE_FIELDS
             if getattr(first, name) is not None
