@@ -394,7 +394,8 @@ def test_tags_keep_apart_and_inside(seed):
     pen = Pen.of(*SIZE, 480, None)
     placed = draw._place_tags(boxes, texts, list(range(80))[::-1], (500, 360), pen)
     assert len(placed) >= 12
-    assert placed[0][:2] == (79, "bicycle 0.79")
+    large = (boxes[:, 2:] - boxes[:, :2]).prod(1) >= 2 * pen.font.getlength(texts[0]) * pen.em * 2
+    assert placed[0][0] >= np.flatnonzero(large).max()  # the best of those that are not small
     for (_, _, a), (_, _, b) in combinations(placed, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     for index, text, (x1, y1, x2, y2) in placed:
@@ -403,6 +404,7 @@ def test_tags_keep_apart_and_inside(seed):
         assert x2 <= 500
         assert y2 <= 360
         assert pen.font.getlength(text) <= x2 - x1
+        assert (boxes[index][2:] - boxes[index][:2]).prod() >= 2 * (x2 - x1) * (y2 - y1)  # in a crowd
         bx1, by1, bx2, by2 = boxes[index]
         assert x1 - 1 <= bx2  # within reach of its box
         assert bx1 <= x2 + 1

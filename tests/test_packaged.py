@@ -42,3 +42,11 @@ def test_blood_cells_are_found(shared_data):
     scores = evaluate(load("blood-cells"), data)
     assert scores["images"] == 87
     assert scores["box"]["AP50"] > 0.85
+
+
+def test_nuclei_are_found(shared_data):
+    data = open_data(f"coco:{shared_data('nuclei')}", "val", needs=frozenset({"boxes", "masks"}))
+    scores = evaluate(load("nuclei"), data)
+    assert scores["images"] == 57
+    assert scores["mask"]["AP50"] > 0.84
+    assert scores["mask"]["AP"] > 0.51

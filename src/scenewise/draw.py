@@ -460,6 +460,7 @@ def _tag(prediction: Prediction, index: int, muted: bool, named: bool = True) ->
 
 _MAX_TAG_SHARE = 0.12  # of the picture; with more of them, tags hide what they speak of
 _MAX_HIDDEN = 0.3  # of any instance's box below one tag
+_CROWD = 12  # instances; among more, one without a tag is one less to read
 
 
 def _paint_tags(
@@ -479,8 +480,8 @@ def _place_tags(
     """The index, the words and the place x1, y1, x2, y2 of each tag, in ``order`` of importance.
 
     A tag stands beside or in its box, where it covers no tag before it and hides no instance. There is none for an
-    empty text, for an instance without a place, where no room is left, and once the tags take up too much of the
-    picture.
+    empty text, for an instance without a place, for one smaller than two tags in a crowd, where no room is left, and
+    once the tags take up too much of the picture.
     """
     ascent, descent = pen.font.getmetrics()
     pad = max(2, pen.em // 4)
@@ -494,6 +495,9 @@ def _place_tags(
         wide = math.ceil(pen.font.getlength(text)) + 2 * pad
         if wide * tall > room and placed:
             break
+        x1, y1, x2, y2 = boxes[i]
+        if len(boxes) > _CROWD and (x2 - x1) * (y2 - y1) < 2 * wide * tall:
+            continue
         for x, y in _tag_places(boxes[i], wide, tall, size):
             spot = (x, y, x + wide, y + tall)
             if not any(_touch(spot, other) for _, _, other in placed) and not _hides(spot, boxes):

@@ -9,15 +9,15 @@ from scenewise.checkpoint import load_checkpoint
 from scenewise.errors import CheckpointError, UsageError, suggest
 from scenewise.model import Model
 
-PACKAGED = ("street-scenes", "blood-cells")  # names of the checkpoints in scenewise/weights
+PACKAGED = ("street-scenes", "blood-cells", "nuclei")  # names of the checkpoints in scenewise/weights
 
 
 def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
     """A model in evaluation mode.
 
     Args:
-        model: the name of a model that comes with scenewise (``street-scenes``, ``blood-cells``), the name of published
-            weights (``torchvision/deeplabv3_resnet50``), or a checkpoint's path.
+        model: the name of a model that comes with scenewise (``street-scenes``, ``blood-cells``, ``nuclei``), the name of
+            published weights (``torchvision/deeplabv3_resnet50``), or a checkpoint's path.
         weights_file: for published weights: a local file in their own format, in place of a download.
 
     Raises:

@@ -6,6 +6,7 @@ A recipe says what differs from the defaults below. Any value can be overridden 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -120,9 +121,33 @@ class Recipe(_Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     trainer: TrainerSettings = TrainerSettings()
-    init: str | None = None  # a checkpoint or a name; its weights are started from where they fit, the others are named
+    # a checkpoint or a name, or several; their weights are started from where they fit, the others are named
+    init: str | tuple[str, ...] | None = None
     init_weights_file: str | None = None  # where init is a published name: a local file in the publisher's format
+    stages: tuple[dict[str, Any], ...] = ()  # runs one after the other; each says only what differs from the rest
     about: str | None = None  # free text: what this is, and what it reached
+
+    def staged(self) -> list[Recipe]:
+        """A recipe for each stage; itself alone where there are none.
+
+        A stage's entries take the place of those in the same block, a ``model`` with another ``system`` that of the
+        whole block. A stage starts with the weights of the one before, unless it has an ``init`` of its own.
+        """
+        if not self.stages:
+            return [self]
+        whole = self.model_dump(mode="json", exclude={"stages"})
+        found = []
+        for number, changes in enumerate(self.stages, 1):
+            values = _overlaid(whole, changes)
+            if number > 1 and "init" not in changes:
+                values["init"], values["init_weights_file"] = f"stage-{number - 1}", None
+            found.append(Recipe.model_validate(values))
+        return found
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What it starts from."""
+        return (self.init,) if isinstance(self.init, str) else self.init or ()
 
     @property
     def system(self) -> str:
@@ -160,10 +185,16 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{place}: {_explain(error)}") from None
-    _check_model(recipe, place)
-    if recipe.init_weights_file is not None and recipe.init is None:
-        raise UsageError(f"{place}: init_weights_file needs init, the published name of those weights")
+    _check(recipe, place, 1)
+    for number, changes in enumerate(recipe.stages, 1):
+        _check_stage(recipe, number, changes, f"{place}: stages.{number - 1}")
     return recipe
+
+
+def stage_number(name: str | None) -> int | None:
+    """The number of the earlier stage that ``name`` refers to, as in ``stage-1``; None where it is something else."""
+    found = re.fullmatch(r"stage-(\d+)", name or "")
+    return int(found[1]) if found else None
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -199,12 +230,34 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
 def _set(values: dict[str, Any], path: str, value: Any, place: str) -> None:
     *parents, last = path.split(".")
     here = values
-    for name in parents:
+    for i, name in enumerate(parents):
         below = here.setdefault(name, {})
+        if isinstance(below, list | tuple) and i == 0 and name == "stages":  # stages.0.trainer.epochs=3
+            stages = [dict(stage) for stage in below]
+            number, _, rest = path.removeprefix("stages.").partition(".")
+            if not number.isdigit() or int(number) >= len(stages) or not rest:
+                raise UsageError(f"{place}: {path}: expected stages.NUMBER.ENTRY, the number 0 to {len(stages) - 1}")
+            stages[int(number)] = _copy(stages[int(number)])
+            _set(stages[int(number)], rest, value, place)
+            here[name] = stages
+            return
         if not isinstance(below, dict):
             raise UsageError(f"{place}: {path}: {name!r} has the value {below!r} and no entries of its own")
         here = below
     here[last] = value
+
+
+def _overlaid(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``whole`` with the entries of ``changes`` in each block."""
+    values = _copy(whole)
+    for name, value in changes.items():
+        block = values.get(name)
+        other_system = name == "model" and isinstance(value, Mapping) and "system" in value
+        if isinstance(block, dict) and isinstance(value, Mapping) and not other_system:
+            values[name] = {**block, **value}
+        else:
+            values[name] = value
+    return values
 
 
 def _explain(error: ValidationError) -> str:
@@ -226,6 +279,36 @@ def _known_entries(location: tuple[str | int, ...]) -> list[str]:
         field = getattr(settings, "model_fields", {}).get(str(part))
         settings = field.annotation if field else None
     return list(getattr(settings, "model_fields", {}))
+
+
+def _check_stage(recipe: Recipe, number: int, changes: Mapping[str, Any], place: str) -> None:
+    """Raise a :class:`UsageError` about what stage ``number`` (from 1) says."""
+    for path in ("stages", "about", "trainer.folder", "trainer.name"):
+        block, _, entry = path.rpartition(".")
+        within = changes.get(block) if block else changes
+        if isinstance(within, Mapping) and entry in within:
+            raise UsageError(f"{place}.{path} is given; it holds for the whole recipe")
+    try:
+        stage = recipe.model_copy(update={"stages": recipe.stages[:number]}).staged()[-1]
+    except ValidationError as error:
+        raise UsageError(f"{place}.{_explain(error)}") from None
+    _check(stage, place, number)
+
+
+def _check(recipe: Recipe, place: str, number: int) -> None:
+    """What holds for a recipe and for each of its stages, of which this is ``number`` (from 1)."""
+    _check_model(recipe, place)
+    if recipe.init_weights_file is not None and not isinstance(recipe.init, str):
+        raise UsageError(f"{place}: init_weights_file needs init, the published name of those weights")
+    named: list[tuple[str, str | None]] = [("init", name) for name in recipe.sources]
+    named += [("data.proposals", recipe.data.proposals), ("data.val_proposals", recipe.data.val_proposals)]
+    for path, name in named:
+        earlier = stage_number(name)
+        if earlier is not None and not 1 <= earlier < number:
+            raise UsageError(
+                f"{place}: {path} is {name!r}; expected a file, a name, or an earlier stage "
+                f"({f'stage-1 to stage-{number - 1}' if number > 1 else 'there is none'})"
+            )
 
 
 def _check_model(recipe: Recipe, place: str) -> None:

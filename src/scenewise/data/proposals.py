@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scenewise.data.base import DataSet
 from scenewise.errors import DataError
+from scenewise.files import atomic_path
 
 
 class ProposalFile:
@@ -78,4 +79,5 @@ def save_proposals(proposals: Mapping[str, Tensor], path: str | Path) -> None:
     from safetensors.torch import save_file
 
     boxes = {name: b.detach().to("cpu", torch.float32).contiguous() for name, b in proposals.items()}
-    save_file(boxes, Path(path))
+    with atomic_path(path) as temporary:
+        save_file(boxes, temporary)

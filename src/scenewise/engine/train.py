@@ -12,11 +12,11 @@ import copy
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from scenewise.engine.building import (
 from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of
 from scenewise.engine.log import Log, flattened
 from scenewise.engine.progress import Progress
+from scenewise.engine.run import Run
+from scenewise.engine.stages import check_stages, train_stages
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
 from scenewise.files import write_text
@@ -48,28 +50,6 @@ from scenewise.recipe import Recipe, load_recipe
 
 SAVE_SECONDS = 120.0  # between saved training states, where the recipe says nothing
 MAX_SKIPPED = 20  # steps in a row whose gradients may overflow before training stops
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a training run is, and what it reached."""
-
-    folder: Path
-    monitor: str | None  # the score that chose the best epoch; None without validation
-    best: float | None
-    scores: dict[str, Any]  # all scores of the best epoch
-    epochs: int  # how many were trained
-    finished: bool  # False: stopped by the user; train(resume=folder) goes on
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint of the best epoch."""
-        return self.folder / "best.safetensors"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint of the last epoch."""
-        return self.folder / "last.safetensors"
 
 
 def train(
@@ -108,15 +88,31 @@ def train(
             recipe = recipe.model_dump(mode="json")
         loaded = load_recipe(recipe, overrides)
         folder = _new_folder(loaded)
-    settings = loaded.trainer
+    if loaded.stages:
+        check_stages(loaded)
+
+        def train_stage(stage: Recipe, place: Path, going_on: bool) -> Run:
+            return _launch(stage, place, going_on, transform, quiet)
+
+        return train_stages(loaded, folder, train_stage, tell=(lambda line: None) if quiet else _tell)
+    return _launch(loaded, folder, resume is not None, transform, quiet)
+
+
+def _launch(recipe: Recipe, folder: Path, resume: bool, transform: Transform | None, quiet: bool) -> Run:
+    """Train in as many processes as ``recipe`` wants."""
+    settings = recipe.trainer
     if settings.batch_size % settings.devices:
         raise UsageError(
             f"trainer.batch_size is {settings.batch_size}; expected a multiple of trainer.devices ({settings.devices})"
         )
     if settings.devices == 1:
-        return Run(**_train_process(_fabric(loaded), loaded, folder, resume is not None, transform, quiet))
+        return Run(**_train_process(_fabric(recipe), recipe, folder, resume, transform, quiet))
     with _signals_left_to_children():
-        return Run(**_fabric(loaded).launch(_train_process, loaded, folder, resume is not None, transform, quiet))
+        return Run(**_fabric(recipe).launch(_train_process, recipe, folder, resume, transform, quiet))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -191,8 +187,8 @@ def _train_process(
         training = _Training(fabric, recipe, folder, transform, quiet or fabric.global_rank > 0)
         if resume:
             training.resume()
-        elif recipe.init is not None:
-            training.start_from(recipe.init, recipe.init_weights_file)
+        else:
+            training.start()
         return vars(training.run())
     finally:
         torch.use_deterministic_algorithms(before)
@@ -501,14 +497,23 @@ class _Training:
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         return None if scaler is None else scaler.state_dict()
 
-    def start_from(self, source: str, weights_file: str | None = None) -> None:
-        """Start with the weights of the model ``source`` where they fit; say which of ours stay as they were built."""
-        left = transfer(self.model, load(source, weights_file=weights_file).state_dict(), source)
+    def start(self) -> None:
+        """Start with the weights of the models in the recipe's ``init`` where they fit, of the last of those that do;
+        say which stay as they were built."""
+        sources = self.recipe.sources
+        if not sources:
+            return
+        left: dict[str, str] = {}  # the last reason why a tensor stays as it was
+        for i, source in enumerate(sources):
+            other = load(source, weights_file=self.recipe.init_weights_file)
+            lines = {line.split()[0]: line for line in transfer(self.model, other.state_dict(), source)}
+            left = {key: line for key, line in lines.items() if i == 0 or key in left}
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
-        for line in left:
-            self.progress.note(f"not in {source}, newly initialised: {line}")
-        self.progress.note(f"starts with {len(self.model.state_dict()) - len(left)} tensors of {source}")
+        names = ", ".join(sources)
+        for line in left.values():
+            self.progress.note(f"not in {names}, newly initialised: {line}")
+        self.progress.note(f"starts with {len(self.model.state_dict()) - len(left)} tensors of {names}")
 
     def resume(self) -> None:
         """Go on from the folder's training state."""
@@ -521,6 +526,8 @@ class _Training:
             self.best, self.best_scores = progress["best"], progress["best_scores"]
             if progress["scaler"] is not None:
                 self.fabric.strategy.precision.scaler.load_state_dict(progress["scaler"])
+        else:  # it was stopped before the first state was saved
+            self.start()
         if self.log is not None:
             self.log.rewind(self.step)
         self.progress.note(f"goes on from step {self.step} of {self.total}")
