@@ -16,7 +16,7 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
     """A model in evaluation mode.
 
     Args:
-        model: the name of a model that comes with scenewise (``street-scenes``, ``blood-cells``, ``nuclei``), the name of
+        model: the name of a model that comes with scenewise (``street-scenes``, ``blood-cells``, ``nuclei``), of
             published weights (``torchvision/deeplabv3_resnet50``), or a checkpoint's path.
         weights_file: for published weights: a local file in their own format, in place of a download.
 
