@@ -87,7 +87,23 @@ TWO_STAGE_RENAMES = (
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
     *((rf"^roi_heads\.mask_head\.mask_fcn{i + 1}\.", f"roi_heads.mask_head.{i}.0.") for i in range(4)),
 )
+TWO_STAGE_V2_NAMES = (
+    ("features.backbone.network.", "backbone.body."),
+    ("features.pyramid.lateral.", "backbone.fpn.inner_blocks."),
+    ("features.pyramid.output.", "backbone.fpn.layer_blocks."),
+    *((f"rpn.conv.{2 * i}.", f"rpn.head.conv.{i}.0.") for i in range(2)),
+    *((f"head.layers.{3 * i + j}.", f"roi_heads.box_head.{i}.{j}.") for i in range(4) for j in range(2)),
+    ("head.first.", "roi_heads.box_head.5."),
+    *((f"mask_head.layers.{3 * i + j}.", f"roi_heads.mask_head.{i}.{j}.") for i in range(4) for j in range(2)),
+    ("mask_head.layers.12.", "roi_heads.mask_predictor.conv5_mask."),
+    *(names for names in TWO_STAGE_NAMES if names[0].startswith(("rpn.", "classifier.", "corrector.", "mask_head.c"))),
+)
 BATCHNORM_EPS = 1e-5  # torch's default, which our backbones have
+V2 = {  # torchvision's second round of detectors: batch-norms and more convolutions
+    "features": {"norm": "batch", "frozen_norm": False},
+    "proposals": {"convs": 2},
+    "head": {"kind": "conv", "convs": 4, "norm": "batch"},
+}
 DEEPLAB = {"output_stride": 8, "multi_grid": None, "head_conv": True, "auxiliary": True}  # torchvision's always so
 
 
@@ -138,20 +154,20 @@ def _two_stages(
         "classes": COCO_CLASSES,
         "outputs": COCO_OUTPUTS,
         "data": "COCO val2017",
+        "names": TWO_STAGE_NAMES,
+        "renames": TWO_STAGE_RENAMES,
+        "norm_eps": 0.0,  # they were trained so; torchvision sets it when it loads them
         **rest,
     }
     digest = filename.rsplit("-", 1)[1].removesuffix(".pth")
     return Published(
         name=f"torchvision/{name}",
         system=system,
-        names=TWO_STAGE_NAMES,
         filename=filename,
         sha256=digest,
         size=size,
         metrics=metrics,
         input=DETECTION_INPUT,
-        renames=TWO_STAGE_RENAMES,
-        norm_eps=0.0,  # they were trained so; torchvision sets it when it loads them
         **values,
     )
 
@@ -212,6 +228,28 @@ PUBLISHED: dict[str, Published] = {
             "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
             169.8,
             {"box.AP": 0.379, "mask.AP": 0.346},
+        ),
+        _two_stages(
+            "fasterrcnn_resnet50_fpn_v2",
+            "faster-rcnn",
+            "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+            167.1,
+            {"box.AP": 0.467},
+            arguments=V2,
+            names=TWO_STAGE_V2_NAMES,
+            renames=(),
+            norm_eps=None,
+        ),
+        _two_stages(
+            "maskrcnn_resnet50_fpn_v2",
+            "mask-rcnn",
+            "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
+            177.2,
+            {"box.AP": 0.474, "mask.AP": 0.418},
+            arguments={**V2, "mask": {"norm": "batch"}},
+            names=TWO_STAGE_V2_NAMES,
+            renames=(),
+            norm_eps=None,
         ),
         _two_stages(
             "keypointrcnn_resnet50_fpn",

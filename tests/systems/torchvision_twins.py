@@ -33,7 +33,8 @@ LOSSES = {
 
 
 def row_of(name: str) -> Published:
-    return PUBLISHED[f"torchvision/{name}_resnet50_fpn"]
+    base, _, version = name.partition("_")
+    return PUBLISHED[f"torchvision/{base}_resnet50_fpn" + (f"_{version}" if version else "")]
 
 
 @functools.cache
@@ -41,6 +42,14 @@ def reference(name: str, side: int = SIDE) -> nn.Module:
     """torchvision's model as its COCO weights are run, frozen batch-norms with an epsilon of 0, in evaluation mode."""
     torch.manual_seed(0)
     row = row_of(name)
+    if name.endswith("_v2"):
+        second: Any = {
+            "fasterrcnn_v2": detection.fasterrcnn_resnet50_fpn_v2,
+            "maskrcnn_v2": detection.maskrcnn_resnet50_fpn_v2,
+        }[name]
+        outputs = len(row.outputs)
+        model = second(weights_backbone=None, num_classes=outputs, min_size=side, max_size=2 * side)
+        return _lively(model, row, scores=16.0)
     make: Any = {
         "fasterrcnn": detection.FasterRCNN,
         "maskrcnn": detection.MaskRCNN,
@@ -48,19 +57,29 @@ def reference(name: str, side: int = SIDE) -> nn.Module:
     }[name]
     backbone = _resnet_fpn_extractor(resnet50(weights=None, norm_layer=FrozenBatchNorm2d), 5)
     model = make(backbone, num_classes=len(row.outputs), min_size=side, max_size=2 * side)
+    overwrite_eps(model, 0.0)
+    return _lively(model, row)
+
+
+@torch.no_grad()
+def _lively(model: nn.Module, row: Published, scores: float = 0.8) -> nn.Module:
+    """``model`` in evaluation mode, its weights such that it finds something; ``scores``: how much its classes vary."""
     for module in model.modules():
-        if isinstance(module, FrozenBatchNorm2d):
+        if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
             module.running_var.uniform_(0.5, 1.5)
             module.running_mean.normal_(0, 0.1)
             module.weight.uniform_(0.3, 0.8)
     for key, value in model.named_parameters():  # heads as new as these say the same of every box
-        for part, std in (("rpn.head.bbox", 0.05), ("box_predictor.bbox", 0.005), ("cls_score", 0.8), ("cls_log", 0.1)):
+        for part, std in (
+            ("rpn.head.bbox", 0.05),
+            ("box_predictor.bbox", 0.005),
+            ("cls_score", scores),
+            ("cls_log", 0.1),
+        ):
             if part in key and key.endswith("weight"):
                 nn.init.normal_(value, std=std)
     unused = [i for i, label in enumerate(row.outputs) if label == "N/A"]
-    with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.bias[unused] = -1e4
-    overwrite_eps(model, 0.0)
+    model.roi_heads.box_predictor.cls_score.bias[unused] = -1e4  # type: ignore[union-attr, index]
     return model.eval()
 
 
@@ -122,6 +141,9 @@ def _both_losses(name: str, images: list[Tensor], targets: list[Any]) -> tuple[d
         torch.empty(1).uniform_()  # torchvision draws which of its sizes an image gets, also from one
     found = ours.losses(Batch.of(images, targets, size_divisor=32))
     theirs.train()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):  # of the second version; ours are in evaluation mode, too
+            module.eval()
     torch.manual_seed(0)
     fed = [{**target, "labels": their_labels(name, target["labels"])} for target in targets]
     expected = theirs(images, fed)

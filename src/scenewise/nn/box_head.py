@@ -1,7 +1,8 @@
-"""What judges the features of a box: two fully-connected layers, or the last stage of a ResNet.
+"""What judges the features of a box: two fully-connected layers, convolutions and one, or the last stage of a ResNet.
 
-Girshick, "Fast R-CNN", ICCV 2015, https://arxiv.org/abs/1504.08083, sec. 2.1; the stage: He et al., "Deep Residual
-Learning for Image Recognition", CVPR 2016, appendix A.
+Girshick, "Fast R-CNN", ICCV 2015, https://arxiv.org/abs/1504.08083, sec. 2.1; with convolutions: Wu and He, "Group
+Normalization", ECCV 2018, sec. 4.2; the stage: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
+appendix A.
 
 Shapes: R boxes of all images together, C channels, s x s cells of a box.
 """
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.nn.features import freeze_norms, hold_norms, last_stage
+from scenewise.nn.layers import conv_norm
 from scenewise.types import STRICT
 
 
@@ -24,22 +26,27 @@ class HeadSpec:
     """What is read from each box, and what judges it.
 
     Attributes:
-        kind: ``"fc"``, two fully-connected layers; ``"stage"``, the last stage of a ResNet, for design ``c4``. None:
-            the latter with ``c4`` and a ResNet, else the former.
+        kind: ``"fc"``, two fully-connected layers; ``"conv"``, 3x3 convolutions and one fully-connected layer;
+            ``"stage"``, the last stage of a ResNet, for design ``c4``. None: the last with ``c4`` and a ResNet, else
+            the first.
         size: the side of the grid that is read; None: 7, and 14 for ``"stage"``.
         sampling: points a side that RoIAlign takes in each cell; 0: as many as the cell has pixels.
         aligned: whether RoIAlign shifts by half a pixel, as it should; published weights were trained without.
         channels: the width of the fully-connected layers.
+        convs: how many convolutions ``"conv"`` has, each as wide as the maps.
+        norm: ``"batch"`` puts a batch-norm after each of them.
         dropout: after each of them; VGG's is 0.5.
         class_agnostic: one correction for all classes instead of one for each.
     """
 
     __pydantic_config__ = STRICT
-    kind: Literal["fc", "stage"] | None = None
+    kind: Literal["fc", "conv", "stage"] | None = None
     size: int | None = None
     sampling: int = 2
     aligned: bool = False
     channels: int = 1024
+    convs: int = 4
+    norm: Literal["none", "batch"] = "none"
     dropout: float = 0.0
     class_agnostic: bool = False
 
@@ -68,19 +75,46 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The boxes' features [R,channels] from [R,C,s,s]."""
-        x = F.dropout(F.relu(self._whole_grid(x)), self.dropout, self.training)
+        x = F.dropout(F.relu(_whole_grid(self.first, x)), self.dropout, self.training)
         return F.dropout(F.relu(self.second(x)), self.dropout, self.training)
 
-    def _whole_grid(self, x: Tensor) -> Tensor:
-        """The first layer's outputs [R,channels] from [R,C,s,s].
 
-        In prediction on the CPU it is run as a convolution as large as the grid, where channels are last: the boxes'
-        features need not be turned around, and oneDNN multiplies faster than MKL on processors that aren't Intel's.
-        """
-        channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or not channels_last or type(self.first) is not nn.Linear:
-            return self.first(x.flatten(1))
-        return F.conv2d(x, self.first.weight.view(-1, *x.shape[1:]), self.first.bias).flatten(1)
+class ConvolutionsThenLinear(nn.Module):
+    """3x3 convolutions on the features of a box, then one fully-connected layer: [R,C,s,s] -> [R,channels].
+
+    Args:
+        in_channels: C.
+        size: s.
+        spec: the number of convolutions, their norm, the width of the layer, the dropout after it.
+    """
+
+    def __init__(self, in_channels: int, size: int, spec: HeadSpec) -> None:
+        super().__init__()
+        self.channels, self.dropout = spec.channels, spec.dropout
+        layers: list[nn.Module] = []
+        for _ in range(spec.convs):
+            layers += [*conv_norm(in_channels, in_channels, 3, spec.norm), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.first = nn.Linear(in_channels * size**2, spec.channels)
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The boxes' features [R,channels] from [R,C,s,s]."""
+        return F.dropout(F.relu(_whole_grid(self.first, self.layers(x))), self.dropout, self.training)
+
+
+def _whole_grid(layer: nn.Module, x: Tensor) -> Tensor:
+    """The outputs [R,channels] of a fully-connected ``layer`` from [R,C,s,s].
+
+    In prediction on the CPU it is run as a convolution as large as the grid, where channels are last: the boxes'
+    features need not be turned around, and oneDNN multiplies faster than MKL on processors that aren't Intel's.
+    """
+    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    if torch.is_grad_enabled() or x.device.type != "cpu" or not channels_last or type(layer) is not nn.Linear:
+        return layer(x.flatten(1))
+    return F.conv2d(x, layer.weight.view(-1, *x.shape[1:]), layer.bias).flatten(1)
 
 
 def factored_linear(inputs: int, rank: int, outputs: int) -> nn.Sequential:
@@ -108,3 +142,6 @@ class StageFeatures(nn.Module):
         if self.frozen_norm:
             hold_norms(self.stage)
         return self
+
+
+BoxHead = FullyConnected | ConvolutionsThenLinear | StageFeatures

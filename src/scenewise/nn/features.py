@@ -30,6 +30,7 @@ class FeatureSpec:
         strides: of the backbone's maps that the pyramid takes.
         channels: the width of the pyramid.
         pathway: of the pyramid: ``"top-down"`` is the paper's, ``"bottom-up"`` and ``"no-lateral"`` its ablations.
+        norm: ``"batch"`` puts batch-norms into the pyramid, which are trained.
         frozen_levels: how many of the backbone's levels are not trained. None: with pre-trained weights 2 (the stem and
             the first stage of a ResNet), without none.
         frozen_norm: the backbone's batch-norms keep their statistics, scale and shift.
@@ -40,6 +41,7 @@ class FeatureSpec:
     strides: tuple[int, ...] = (4, 8, 16, 32)
     channels: int = 256
     pathway: Pathway = "top-down"
+    norm: Literal["none", "batch"] = "none"
     frozen_levels: int | None = None
     frozen_norm: bool = True
 
@@ -81,7 +83,7 @@ class Features(nn.Module):
             self.backbone = Backbone(backbone, weights=weights, levels=chosen)
             self.taken = [chosen.index(level) for level in levels]  # which of the backbone's maps
             widths = [self.backbone.channels[place] for place in self.taken]
-            self.pyramid = FPN(widths, spec.channels, pathway=spec.pathway)
+            self.pyramid = FPN(widths, spec.channels, pathway=spec.pathway, norm=spec.norm)
             self.channels, self.strides = spec.channels, tuple(spec.strides)
             self.count = len(spec.strides) + 1
         else:

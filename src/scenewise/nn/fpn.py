@@ -11,6 +11,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scenewise.nn.layers import conv_norm
+
 Pathway = Literal["top-down", "bottom-up", "no-lateral"]
 
 
@@ -22,18 +24,27 @@ class FPN(nn.Module):
         channels: the width of the pyramid.
         pathway: ``"top-down"`` is the paper's; ``"bottom-up"`` leaves out the way down, and ``"no-lateral"`` the maps
             that join it from the side (table 1, rows d and e).
+        norm: ``"batch"`` puts a batch-norm after each convolution, in place of its bias.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, pathway: Pathway = "top-down") -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        *,
+        pathway: Pathway = "top-down",
+        norm: Literal["none", "batch"] = "none",
+    ) -> None:
         super().__init__()
         joined = in_channels[-1:] if pathway == "no-lateral" else in_channels
-        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in joined)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.lateral = nn.ModuleList(_layer(conv_norm(width, channels, 1, norm)) for width in joined)
+        self.output = nn.ModuleList(_layer(conv_norm(channels, channels, 3, norm)) for _ in in_channels)
         self.pathway = pathway
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """One map [N,channels,H,W] for each of ``maps``, from fine to coarse, and one of half the last one's size."""
@@ -54,3 +65,7 @@ class FPN(nn.Module):
         inner = self.lateral[level](map)
         inner += enlarged  # in place: the finest of these maps are the largest of all
         return inner
+
+
+def _layer(parts: list[nn.Module]) -> nn.Module:
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)

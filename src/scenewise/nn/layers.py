@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,12 @@ def conv_bn_relu(
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int, norm: Literal["none", "batch"]) -> list[nn.Module]:
+    """A convolution at the same resolution, with a bias, or without one and with a batch-norm after it."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+    return [conv] if norm == "none" else [conv, nn.BatchNorm2d(outputs)]
 
 
 def fcn_head(inputs: int, classes: int, dropout: float = 0.1) -> nn.Sequential:

@@ -43,6 +43,7 @@ class ProposalSpec:
         nms_iou: of two boxes that overlap more, the one with the lower score goes.
         min_side: boxes with a shorter side, in pixels, are dropped.
         border_anchors: whether anchors that cross the image's border are trained on; the paper leaves them out.
+        convs: 3x3 convolutions of the network, one after the other; the paper's has one.
     """
 
     __pydantic_config__ = STRICT
@@ -57,6 +58,7 @@ class ProposalSpec:
     nms_iou: float = 0.7
     min_side: float = 1e-3
     border_anchors: bool = True
+    convs: int = 1
 
 
 @dataclass
@@ -97,12 +99,16 @@ class RPN(nn.Module):
             )
         count = anchors.per_cell[0]
         width = channels or in_channels
-        self.conv = nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)]
+        for _ in range(self.spec.convs - 1):
+            layers += [nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)]
+        self.conv = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
         self.objectness = nn.Conv2d(width, count, 1)
         self.deltas = nn.Conv2d(width, 4 * count, 1)
-        for layer in (self.conv, self.objectness, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[Tensor], image_size: tuple[int, int]) -> Scored:
         """Scores and deltas of all anchors, from ``maps`` [N,C,h,w] of images on a canvas of ``image_size``."""

@@ -23,6 +23,14 @@ def test_photographs_end_to_end():
 
 
 @torch.no_grad()
+def test_the_second_version_end_to_end():
+    """Batch-norms in the pyramid and the head, two convolutions in the first stage and four in the second."""
+    image = photographs()[0]
+    name = f"{NAME}_v2"
+    assert_same_detections(name, reference(name)([image / 255])[0], predict(twin(name), image))
+
+
+@torch.no_grad()
 def test_a_padded_batch():
     china, flower = photographs()
     images = [china[:, :400, :500], flower[:, :330]]
@@ -32,10 +40,13 @@ def test_a_padded_batch():
         assert_same_detections(NAME, expected, one)
 
 
-@pytest.mark.parametrize("with_objects", [(True, True), (True, False), (False, False)])
-def test_losses_under_the_same_seed(with_objects):
+@pytest.mark.parametrize(
+    ("name", "with_objects"),
+    [(NAME, (True, True)), (NAME, (True, False)), (NAME, (False, False)), (f"{NAME}_v2", (True, False))],
+)
+def test_losses_under_the_same_seed(name, with_objects):
     """The same anchors and proposals are drawn, so the terms are equal up to the order of sums."""
-    found, expected = both_losses(NAME, with_objects)
+    found, expected = both_losses(name, with_objects)
     assert found.keys() == expected.keys() == {"objectness", "rpn_box", "class", "box"}
     for term, value in expected.items():
         torch.testing.assert_close(found[term], value, rtol=1e-4, atol=1e-5, msg=lambda m, term=term: f"{term}: {m}")
@@ -46,6 +57,11 @@ OPTIONS = {
     "c4 with fully-connected layers": {"design": "c4", "head": {"kind": "fc"}},
     "c5": {"design": "c5"},
     "c5, stride 8": {"design": "c5", "features": {"output_stride": 8}, "backbone": "resnet18"},
+    "convolutions": {"head": {"kind": "conv", "convs": 2}, "proposals": {"convs": 3}},
+    "batch-norms": {
+        "head": {"kind": "conv", "norm": "batch"},
+        "features": {"norm": "batch", "frozen_norm": False},
+    },
     "VGG": {"design": "c5", "backbone": "vgg11", "head": {"dropout": 0.5}},
     "MobileNet": {"backbone": "mobilenetv3_small_050"},
     "Inception": {"design": "c4", "backbone": "inception_v3"},

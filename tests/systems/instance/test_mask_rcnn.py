@@ -30,6 +30,14 @@ def test_a_photograph_end_to_end():
 
 
 @torch.no_grad()
+def test_the_second_version_end_to_end():
+    image, name = photographs()[1], f"{NAME}_v2"
+    expected, found = reference(name)([image / 255])[0], predict(twin(name), image)
+    assert_same_detections(name, expected, found)
+    assert_same_masks(expected, found)
+
+
+@torch.no_grad()
 def test_a_padded_batch_of_coco(shared_data):
     from PIL import Image
     from torchvision.transforms.v2.functional import pil_to_tensor
@@ -55,6 +63,7 @@ NARROW = {"convs": 1, "channels": 8, "size": 14}
 OPTIONS = {
     "c4": {"design": "c4", "backbone": "resnet18", "mask": NARROW},
     "c5": {"design": "c5", "mask": NARROW},
+    "batch-norms": {"mask": {**NARROW, "norm": "batch"}},
     "softmax": {"mask": {**NARROW, "output": "softmax"}},
     "agnostic": {"mask": {**NARROW, "class_agnostic": True}},
     "fully connected": {"mask": {"head": "mlp", "size": 14}},

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scenewise.errors import CheckpointError, UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input, classifier_state
-from scenewise.nn.box_head import FullyConnected, HeadSpec, StageFeatures
+from scenewise.nn.box_head import BoxHead, ConvolutionsThenLinear, FullyConnected, HeadSpec, StageFeatures
 from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.proposals import SearchSpec, proposals_of
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois, second_stage_losses
@@ -94,7 +94,11 @@ class FastRCNN(Model):
             if ranks is not None:
                 raise UsageError("fast-rcnn: ranks are for fully-connected layers; head kind 'stage' has none")
             norm = features.frozen_norm if features else True
-            self.head: FullyConnected | StageFeatures = StageFeatures(backbone, backbone_weights, norm)
+            self.head: BoxHead = StageFeatures(backbone, backbone_weights, norm)
+        elif kind == "conv":
+            if ranks is not None:
+                raise UsageError("fast-rcnn: ranks are for two fully-connected layers; head kind 'conv' has one")
+            self.head = ConvolutionsThenLinear(self.features.channels, self.roi_size, self.read)
         else:
             self.head = self._fully_connected(backbone, backbone_weights, ranks)
         outputs = 1 if self.read.class_agnostic else len(self.classes) + 1

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError, suggest
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
-from scenewise.nn.box_head import FullyConnected, HeadSpec, StageFeatures
+from scenewise.nn.box_head import BoxHead, ConvolutionsThenLinear, FullyConnected, HeadSpec, StageFeatures
 from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled, detections, sample_rois, second_stage_losses
 from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec
@@ -92,7 +92,9 @@ class FasterRCNN(Model):
         self.roi_size = self.read.size or (14 if kind == "stage" else 7)
         if kind == "stage":
             norm = features.frozen_norm if features else True
-            self.head: FullyConnected | StageFeatures = StageFeatures(backbone, backbone_weights, norm)
+            self.head: BoxHead = StageFeatures(backbone, backbone_weights, norm)
+        elif kind == "conv":
+            self.head = ConvolutionsThenLinear(self.features.channels, self.roi_size, self.read)
         else:
             self.head = FullyConnected(self.features.channels * self.roi_size**2, self.read.channels, self.read.dropout)
         outputs = 1 if self.read.class_agnostic else len(self.classes) + 1

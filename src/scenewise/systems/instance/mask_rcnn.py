@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError
 from scenewise.nn.box_head import HeadSpec, StageFeatures
 from scenewise.nn.features import Design, FeatureSpec
+from scenewise.nn.layers import conv_norm
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
@@ -40,6 +41,7 @@ class MaskSpec:
         head: ``"fcn"``, convolutions, or ``"mlp"``, two fully-connected layers of 1024 (table 2e).
         convs: 3x3 convolutions before the enlarging one, in the former.
         channels: their width.
+        norm: ``"batch"`` puts a batch-norm after each of those 3x3 convolutions.
         size: M, the side of a mask; even.
         output: ``"sigmoid"``: each class has masks of its own that do not compete; ``"softmax"``: they do, with one of
             the background besides (table 2b).
@@ -56,6 +58,7 @@ class MaskSpec:
     head: Literal["fcn", "mlp"] = "fcn"
     convs: int = 4
     channels: int = 256
+    norm: Literal["none", "batch"] = "none"
     size: int = 28
     output: Literal["sigmoid", "softmax"] = "sigmoid"
     class_agnostic: bool = False
@@ -243,7 +246,7 @@ class MaskHead(nn.Module):
             layers: list[nn.Module] = []
             width = in_channels
             for _ in range(0 if shared else spec.convs):
-                layers += [nn.Conv2d(width, spec.channels, 3, padding=1), nn.ReLU(inplace=True)]
+                layers += [*conv_norm(width, spec.channels, 3, spec.norm), nn.ReLU(inplace=True)]
                 width = spec.channels
             layers += [nn.ConvTranspose2d(width, spec.channels, 2, 2), nn.ReLU(inplace=True)]
             self.layers = nn.Sequential(*layers)
@@ -254,7 +257,8 @@ class MaskHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         if spec.head == "fcn":
             nn.init.normal_(self.classifier.weight, std=0.001)
 
