@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from scenewise.catalog import build
-from scenewise.checkpoint import save_checkpoint
+from scenewise.checkpoint import read_tensors, save_checkpoint
 from scenewise.cli import main
 
 SCENES = "scenes:count=3,size=48x64"
@@ -72,6 +72,27 @@ def test_predict_writes_a_picture_and_json_for_each_image(run, checkpoint, photo
     status, out, _ = run("predict", str(photos / "*.png"), "--model", checkpoint, "--out", tmp_path / "out", "--flip")
     assert status == 0
     assert "1 of 1 images done" in out
+
+
+def test_proposals_of_a_model_and_of_selective_search(run, checkpoint, tmp_path):
+    data = "scenes:count=2,size=64x96,fields=boxes"
+    words = ("proposals", "selective-search", "--data", data, "--out", tmp_path / "boxes.safetensors", "--count", "7")
+    status, out, _ = run(*words)
+    assert status == 0
+    assert "the proposals of 2 images are in" in out
+    found = read_tensors(tmp_path / "boxes.safetensors")
+    assert len(found) == 2
+    for boxes in found.values():
+        assert 1 <= len(boxes) <= 7
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] <= torch.tensor([96.0, 64.0])).all()
+    status, out, _ = run("proposals", "blood-cells", "--data", data, "--out", tmp_path / "model.safetensors")
+    assert status == 0
+    assert read_tensors(tmp_path / "model.safetensors").keys() == found.keys()
+    status, _, err = run("proposals", checkpoint, "--data", data, "--out", tmp_path / "none.safetensors")
+    assert status == 2
+    assert "expected one that fills boxes" in err
+    assert not (tmp_path / "none.safetensors").exists()
 
 
 def test_one_bad_image_does_not_lose_the_others(run, checkpoint, photos, tmp_path):

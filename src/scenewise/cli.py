@@ -325,6 +325,38 @@ def evaluate(
         _print_table(table)
 
 
+# ---- proposals
+
+
+@app.command()
+def proposals(
+    finder: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model that finds boxes, or selective-search.")],
+    data: Annotated[str, typer.Option(help="The data set, as format:path.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file, ending in .safetensors.")],
+    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
+    count: Annotated[int, typer.Option(min=1, help="Boxes of an image, at most.")] = 2000,
+    precision: PrecisionOption = "32",
+    device: DeviceOption = None,
+    on_bad_record: BadRecordOption = "error",
+) -> None:
+    """Find boxes that may hold an object in each image, for systems that take proposals from a file."""
+    import functools
+
+    from scenewise.data import open_data
+    from scenewise.engine.proposals import write_proposals
+    from scenewise.ops.selective_search import selective_search
+
+    searching = finder == "selective-search"
+    model = functools.partial(selective_search, max_boxes=count) if searching else _load(finder, None)
+    opened = open_data(data, split, needs=frozenset({"boxes"}), on_bad_record=on_bad_record)
+    _tell_repairs(opened)
+    with _bar("proposals", len(opened)) as advance:
+        write_proposals(
+            model, opened, split, out, count=count, precision=precision, device=_device(device), tick=advance
+        )
+    print(f"the proposals of {len(opened)} images are in {out}")
+
+
 def _score_tables(scores: dict[str, Any]) -> Iterator[Table]:
     """A table of the scores by class, one of each kind of object, and one of the single scores."""
     from rich.table import Table

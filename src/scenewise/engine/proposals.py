@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from scenewise.data import DataSet, open_data
 from scenewise.data.proposals import save_proposals
@@ -15,7 +17,7 @@ from scenewise.model import Model
 
 
 def write_proposals(
-    model: Model,
+    finder: Model | Callable[[Tensor], Tensor],
     data: str | DataSet,
     split: str,
     path: str | Path,
@@ -25,10 +27,11 @@ def write_proposals(
     device: torch.device | str | None = None,
     tick: Tick | None = None,
 ) -> None:
-    """Write the boxes that ``model`` finds in each image of a data set to ``path``.
+    """Write the boxes that ``finder`` finds in each image of a data set to ``path``.
 
     Args:
-        model: one that fills ``boxes``, best first, such as ``rpn``.
+        finder: a model that fills ``boxes``, best first, such as ``rpn``; or a function of an image [3,H,W] that gives
+            boxes [P,4], such as :func:`~scenewise.ops.selective_search.selective_search`.
         data: a ``format:path`` string, or an open data set.
         split: which part of it, where ``data`` is a string.
         path: a safetensors file; see :mod:`scenewise.data.proposals`.
@@ -39,18 +42,29 @@ def write_proposals(
     Raises:
         UsageError: the model finds no boxes, or two images have one name.
     """
-    if "boxes" not in model.fills:
-        raise UsageError(f"proposals: the model fills {', '.join(sorted(model.fills))}; expected one that fills boxes")
+    if isinstance(finder, Model):
+        if "boxes" not in finder.fills:
+            filled = ", ".join(sorted(finder.fills))
+            raise UsageError(f"proposals: the model fills {filled}; expected one that fills boxes")
+        find = _found_by(Predictor(finder, precision=precision, device=device))
+    else:
+        find = finder
     opened = (open_data(data, split) if isinstance(data, str) else data).only(frozenset())
-    predictor = Predictor(model, precision=precision, device=device)
     found = {}
     for index in range(len(opened)):
         name = opened.image_id(index)
         if name in found:
             raise UsageError(f"proposals: {opened.source} has two images {name!r}; a file of proposals needs names")
-        boxes = predictor([opened[index][0].as_subclass(torch.Tensor)])[0].boxes
-        assert boxes is not None
-        found[name] = boxes[:count]
+        found[name] = find(opened[index][0].as_subclass(Tensor))[:count]
         if tick is not None:
             tick(1)
     save_proposals(found, path)
+
+
+def _found_by(predictor: Predictor) -> Callable[[Tensor], Tensor]:
+    def find(image: Tensor) -> Tensor:
+        boxes = predictor([image])[0].boxes
+        assert boxes is not None
+        return boxes
+
+    return find
