@@ -13,6 +13,7 @@ from scenewise.colors import depth_color, normal_color, oklab, palette, readable
 from scenewise.draw import SKELETONS, draw_prediction, draw_sample, side_by_side
 from scenewise.errors import UsageError
 from scenewise.legends import PAGE, Pen
+from scenewise.tags import place_tags, tag_text
 from scenewise.types import IGNORE, Prediction, SemanticMask
 
 CLASSES = ("road", "car", "sky")
@@ -392,7 +393,7 @@ def test_tags_keep_apart_and_inside(seed):
     boxes[:30, 1] = 0  # many at one edge
     texts = [f"bicycle {i / 100:.2f}" for i in range(80)]
     pen = Pen.of(*SIZE, 480, None)
-    placed = draw._place_tags(boxes, texts, list(range(80))[::-1], (500, 360), pen)
+    placed = place_tags(boxes, texts, list(range(80))[::-1], (500, 360), pen)
     assert len(placed) >= 12
     large = (boxes[:, 2:] - boxes[:, :2]).prod(1) >= 2 * pen.font.getlength(texts[0]) * pen.em * 2
     assert placed[0][0] >= np.flatnonzero(large).max()  # the best of those that are not small
@@ -418,11 +419,11 @@ def test_tags_keep_apart_and_inside(seed):
 
 def test_a_tag_says_class_and_score():
     prediction = instances(boxes=torch.rand(1, 4), labels=torch.tensor([1]), scores=torch.tensor([0.876]))
-    assert draw._tag(prediction, 0, False) == "car 0.88"
-    assert draw._tag(dataclasses.replace(prediction, labels=None), 0, False) == "0.88"
-    assert draw._tag(dataclasses.replace(prediction, scores=None), 0, True) == "car (ignored)"
-    assert draw._tag(dataclasses.replace(prediction, scores=None, labels=None), 0, False) == ""
-    assert draw._tag(prediction, 0, False, named=False) == "0.88"  # the legend says the only class
+    assert tag_text(prediction, 0, False) == "car 0.88"
+    assert tag_text(dataclasses.replace(prediction, labels=None), 0, False) == "0.88"
+    assert tag_text(dataclasses.replace(prediction, scores=None), 0, True) == "car (ignored)"
+    assert tag_text(dataclasses.replace(prediction, scores=None, labels=None), 0, False) == ""
+    assert tag_text(prediction, 0, False, named=False) == "0.88"  # the legend says the only class
 
 
 def test_masks_have_a_colour_each_and_small_ones_lie_on_top():
