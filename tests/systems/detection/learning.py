@@ -12,13 +12,15 @@ from scenewise.data.loader import Collate, plain
 from scenewise.model import Model
 from scenewise.types import Batch, Prediction, Target
 
-SCENES = "scenes:count={count},size=64x96,objects=3,fields=boxes+labels"
-CLASSES = open_data(SCENES.format(count=1)).classes
+SCENES = "scenes:count={count},size={size},objects=3,fields=boxes+labels"
+CLASSES = open_data(SCENES.format(count=1, size="64x96")).classes
 
 
-def scenes(count: int, split: str, *, proposals: Tensor | None = None) -> list[tuple[Tensor, Target]]:
-    """Scenes of 64 x 96 pixels; with ``proposals`` [P,4], the same for every one."""
-    data = open_data(SCENES.format(count=count), split)
+def scenes(
+    count: int, split: str, *, size: str = "64x96", proposals: Tensor | None = None
+) -> list[tuple[Tensor, Target]]:
+    """Scenes of ``size`` (height x width); with ``proposals`` [P,4], the same for every one."""
+    data = open_data(SCENES.format(count=count, size=size), split)
     samples = [plain(*data[index]) for index in range(count)]
     if proposals is not None:
         for _, target in samples:
