@@ -340,14 +340,10 @@ def proposals(
     on_bad_record: BadRecordOption = "error",
 ) -> None:
     """Find boxes that may hold an object in each image, for systems that take proposals from a file."""
-    import functools
-
     from scenewise.data import open_data
     from scenewise.engine.proposals import write_proposals
-    from scenewise.ops.selective_search import selective_search
 
-    searching = finder == "selective-search"
-    model = functools.partial(selective_search, max_boxes=count) if searching else _load(finder, None)
+    model: Any = finder if finder == "selective-search" else _load(finder, None)
     opened = open_data(data, split, needs=frozenset({"boxes"}), on_bad_record=on_bad_record)
     _tell_repairs(opened)
     with _bar("proposals", len(opened)) as advance:

@@ -149,5 +149,5 @@ def test_a_model_without_class_scores_is_refused():
     def boxes(batch):
         return [Prediction(size=size, classes=CLASSES, boxes=torch.zeros(0, 4)) for size in batch.sizes]
 
-    with pytest.raises(UsageError, match="fuse semantic_logits; this model fills none"):
+    with pytest.raises(UsageError, match=r"tiles fuse the class scores of pixels .*; this model fills none"):
         Tiles((8, 8))(boxes)(images((9, 9)))

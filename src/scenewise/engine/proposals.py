@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +16,11 @@ from scenewise.engine.evaluate import Tick
 from scenewise.engine.predict import Precision, Predictor
 from scenewise.errors import UsageError
 from scenewise.model import Model
+from scenewise.ops.selective_search import selective_search
 
 
 def write_proposals(
-    finder: Model | Callable[[Tensor], Tensor],
+    finder: Model | Literal["selective-search"] | Callable[[Tensor], Tensor],
     data: str | DataSet,
     split: str,
     path: str | Path,
@@ -30,8 +33,8 @@ def write_proposals(
     """Write the boxes that ``finder`` finds in each image of a data set to ``path``.
 
     Args:
-        finder: a model that fills ``boxes``, best first, such as ``rpn``; or a function of an image [3,H,W] that gives
-            boxes [P,4], such as :func:`~scenewise.ops.selective_search.selective_search`.
+        finder: a model that fills ``boxes``, best first, such as ``rpn``; ``"selective-search"``; or a function of an
+            image [3,H,W] that gives boxes [P,4].
         data: a ``format:path`` string, or an open data set.
         split: which part of it, where ``data`` is a string.
         path: a safetensors file; see :mod:`scenewise.data.proposals`.
@@ -47,6 +50,8 @@ def write_proposals(
             filled = ", ".join(sorted(finder.fills))
             raise UsageError(f"proposals: the model fills {filled}; expected one that fills boxes")
         find = _found_by(Predictor(finder, precision=precision, device=device))
+    elif finder == "selective-search":
+        find = functools.partial(selective_search, max_boxes=count)
     else:
         find = finder
     opened = (open_data(data, split) if isinstance(data, str) else data).only(frozenset())
