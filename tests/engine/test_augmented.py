@@ -179,6 +179,17 @@ def test_each_view_is_put_back_where_it_came_from():
                 torch.testing.assert_close(boxes, finder(batch)[0].boxes)
 
 
+def test_left_and_right_keypoints_of_a_mirrored_view_change_places():
+    """The finder sees the joint on the left well; in the mirror image that is the right one."""
+    batch = rectangles()
+    [alone] = finder(batch)
+    [fused] = Augmented(flip=True, nms_iou=1.0, pairs=[(0, 1)])(finder)(batch)
+    plain, mirrored = fused.keypoints[::2], fused.keypoints[1::2]  # of equal scores, the first view's comes first
+    torch.testing.assert_close(plain, alone.keypoints)
+    torch.testing.assert_close(mirrored[..., :2], alone.keypoints[..., :2])
+    assert mirrored[..., 2].tolist() == [[1, 2]] * 3
+
+
 def test_views_that_disagree_are_united_and_suppress_each_other():
     batch = rectangles()
     near = lambda batch: finder(batch, jitter=1.0)  # noqa: E731
