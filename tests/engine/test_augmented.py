@@ -179,6 +179,16 @@ def test_each_view_is_put_back_where_it_came_from():
                 torch.testing.assert_close(boxes, finder(batch)[0].boxes)
 
 
+def test_views_without_objects():
+    def nothing(batch):
+        return [prediction[torch.zeros(3, dtype=torch.bool)] for prediction in finder(batch)]
+
+    [found] = Augmented(scales=(0.5, 1.0), quarter_turns=(0, 1), pairs=[(0, 1)])(nothing)(rectangles())
+    assert len(found) == 0
+    assert found.masks.shape == (0, 40, 60)
+    assert found.keypoints.shape == (0, 2, 3)
+
+
 def test_left_and_right_keypoints_of_a_mirrored_view_change_places():
     """The finder sees the joint on the left well; in the mirror image that is the right one."""
     batch = rectangles()

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from scenewise.data.mirror import COCO_PAIRS, mirrored_order
 from scenewise.engine.fusion import Average, Fusion, Predictor, Union
@@ -92,7 +94,7 @@ class Augmented:
             changed["roi_masks"] = _moved_back(view.roi_masks, turns, flip)
         if view.masks is not None:
             masks = _moved_back(view.masks, turns, flip)
-            changed["masks"] = F.interpolate(masks[None].float(), size, mode="nearest-exact")[0] > 0.5
+            changed["masks"] = resize(masks, list(size), InterpolationMode.NEAREST_EXACT)
         if view.keypoints is not None:
             points, visible = view.keypoints[..., :2], view.keypoints[..., 2:]
             points = _boxes_moved_back(points.repeat(1, 1, 2), view.size, turns, flip)
