@@ -68,10 +68,10 @@ def _shape(rng: np.random.Generator, crowd: bool) -> str:
 
 
 OPEN = {
-    "scenewise": "from scenewise.data.coco import Coco\nfrom pathlib import Path\n"
+    "scenewise": "from scenewise.data.readers.coco import Coco\nfrom pathlib import Path\n"
     "start = time.perf_counter(), time.process_time()\n"
     "data = Coco(Path(sys.argv[1]), 'all', images='.')\ncount = len(data.labels)\nassert not data.faults",
-    "scenewise, boxes only": "from scenewise.data.coco import Coco\nfrom pathlib import Path\n"
+    "scenewise, boxes only": "from scenewise.data.readers.coco import Coco\nfrom pathlib import Path\n"
     "start = time.perf_counter(), time.process_time()\n"
     "data = Coco(Path(sys.argv[1]), 'all', images='.', needs=frozenset({'boxes', 'labels'}))\ncount = len(data.labels)",
     "pycocotools": "from pycocotools.coco import COCO\nstart = time.perf_counter(), time.process_time()\n"
@@ -119,7 +119,7 @@ def growth(path: Path) -> None:
     """Print by how much loader processes grow over an epoch."""
     import torch
 
-    from scenewise.data.coco import Coco
+    from scenewise.data.readers.coco import Coco
 
     data = Coco(path, "all", images=".")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()

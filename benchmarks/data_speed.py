@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from scenewise.data.camvid import CamVid
 from scenewise.data.loader import Epochs, training_batches
-from scenewise.data.scenes import Scenes
+from scenewise.data.readers.camvid import CamVid
+from scenewise.data.scenes.scenes import Scenes
 
 BATCH = 8
 

@@ -48,9 +48,9 @@ from scenewise.engine.allocator import keep_memory
 from scenewise.engine.predict import Predictor, predict_images
 from scenewise.model import Model
 from scenewise.nn.features import FeatureSpec
-from scenewise.published import PUBLISHED, Published, fill_published
 from scenewise.systems.detection import faster_rcnn
 from scenewise.types import Batch, Prediction
+from scenewise.weights.published import PUBLISHED, Published, fill_published
 
 PEERS: dict[str, Any] = {"faster-rcnn": detection.FasterRCNN, "mask-rcnn": detection.MaskRCNN}
 LOSSES = {

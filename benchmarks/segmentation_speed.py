@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from scenewise.engine.predict import Predictor
 from scenewise.model import Model
-from scenewise.published import PUBLISHED, fill_published
 from scenewise.types import Batch
+from scenewise.weights.published import PUBLISHED, fill_published
 
 SYSTEMS = {"deeplabv3_resnet50": "torchvision/deeplabv3_resnet50", "fcn_resnet50": "torchvision/fcn_resnet50"}
 

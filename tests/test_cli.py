@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from scenewise.catalog import build
-from scenewise.checkpoint import read_tensors, save_checkpoint
 from scenewise.cli import main
+from scenewise.files.tensors import read_tensors
+from scenewise.weights.checkpoint import save_checkpoint
 
 SCENES = "scenes:count=3,size=48x64"
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from scenewise.catalog import SYSTEMS, build, find, name_of, options, plain_arguments
-from scenewise.checkpoint import load_checkpoint, save_checkpoint
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.engine.evaluate import evaluate, main_metric
 from scenewise.engine.predict import Predictor, predict
 from scenewise.model import Model
 from scenewise.types import IGNORE, Batch
+from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 TWO_STAGES: dict[str, Any] = {
     "backbone": "resnet10t",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scenewise.catalog import build
-from scenewise.data.transforms import build_transforms
+from scenewise.data.transforms.by_name import build_transforms
 from scenewise.errors import UsageError
 from scenewise.recipe import Recipe, ScheduleSettings, load_recipe, parse_overrides
 

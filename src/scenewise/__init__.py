@@ -16,17 +16,17 @@ from scenewise.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from scenewise.catalog import build
-    from scenewise.checkpoint import save_checkpoint as save
     from scenewise.data import open_data
     from scenewise.data.check import check_data
-    from scenewise.draw import draw_prediction, draw_sample, side_by_side
     from scenewise.engine.evaluate import evaluate
     from scenewise.engine.predict import Predictor, predict
     from scenewise.engine.train import Run, train
     from scenewise.errors import ScenewiseError
-    from scenewise.loading import load
     from scenewise.model import Model
+    from scenewise.results.picture import draw_prediction, draw_sample, side_by_side
     from scenewise.types import Batch, InputSpec, Prediction
+    from scenewise.weights.checkpoint import save_checkpoint as save
+    from scenewise.weights.load import load
 
 _HOMES = {
     "Batch": "types",
@@ -38,14 +38,14 @@ _HOMES = {
     "ScenewiseError": "errors",
     "build": "catalog",
     "check_data": "data.check",
-    "draw_prediction": "draw",
-    "draw_sample": "draw",
+    "draw_prediction": "results.picture",
+    "draw_sample": "results.picture",
     "evaluate": "engine.evaluate",
-    "load": "loading",
+    "load": "weights.load",
     "open_data": "data",
     "predict": "engine.predict",
-    "save": "checkpoint:save_checkpoint",
-    "side_by_side": "draw",
+    "save": "weights.checkpoint:save_checkpoint",
+    "side_by_side": "results.picture",
     "train": "engine.train",
 }
 

@@ -134,9 +134,9 @@ def predict(
     """
     import dataclasses
 
-    from scenewise.data.images import as_image
     from scenewise.engine.predict import Predictor
-    from scenewise.results import CocoResults, category_ids, write_prediction
+    from scenewise.files.images import as_image
+    from scenewise.results.record import CocoResults, category_ids, write_prediction
 
     names = dict(_outputs(images))
     loaded = _load(model, weights_file)
@@ -178,7 +178,7 @@ def _outputs(patterns: list[str]) -> Iterator[tuple[Path, str]]:
     """Each image file that ``patterns`` name, and the name for what is written about it."""
     import glob
 
-    from scenewise.data.images import IMAGE_SUFFIXES
+    from scenewise.files.images import IMAGE_SUFFIXES
 
     taken: set[str] = set()
     for pattern in patterns:
@@ -461,8 +461,8 @@ def data_show(
 ) -> None:
     """Draw samples of a data set with their labels."""
     from scenewise.data import open_data
-    from scenewise.draw import draw_sample, side_by_side
-    from scenewise.files import atomic_path
+    from scenewise.files.atomic import atomic_path
+    from scenewise.results.picture import draw_sample, side_by_side
 
     data = open_data(source, split, needs=_fields(needs), on_bad_record=on_bad_record)
     _tell_repairs(data)
@@ -548,7 +548,7 @@ def _plain(value: Any) -> Any:
 
 
 def _load(model: str, weights_file: Path | None) -> Model:
-    from scenewise.loading import load
+    from scenewise.weights.load import load
 
     return load(model, weights_file=weights_file)
 

@@ -324,26 +324,26 @@ class Prediction:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def draw(self, image: Any, **options: Any) -> PILImage:
-        """A picture of ``image`` with this prediction on it; see :func:`scenewise.draw.draw_prediction`."""
-        from scenewise.draw import draw_prediction
+        """A picture of ``image`` with this prediction on it; see :func:`scenewise.results.picture.draw_prediction`."""
+        from scenewise.results.picture import draw_prediction
 
         return draw_prediction(image, self, **options)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, ready for ``json.dump``; see :func:`scenewise.results.to_json`."""
-        from scenewise.results import to_json
+        """Plain values, ready for ``json.dump``; see :func:`scenewise.results.record.to_json`."""
+        from scenewise.results.record import to_json
 
         return to_json(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """The prediction that :meth:`to_json` wrote; see :func:`scenewise.results.from_json`."""
-        from scenewise.results import from_json
+        """The prediction that :meth:`to_json` wrote; see :func:`scenewise.results.record.from_json`."""
+        from scenewise.results.record import from_json
 
         return from_json(record)
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Entries of a COCO results file; see :func:`scenewise.results.to_coco`."""
-        from scenewise.results import to_coco
+        """Entries of a COCO results file; see :func:`scenewise.results.record.to_coco`."""
+        from scenewise.results.record import to_coco
 
         return to_coco(self, image_id, category_ids)

@@ -11,7 +11,7 @@ import torch
 from scenewise.data import open_data
 from scenewise.data.loader import Epochs, training_batches
 from scenewise.data.proposals import ProposalFile, save_proposals, with_proposals
-from scenewise.data.transforms import build_transforms
+from scenewise.data.transforms.by_name import build_transforms
 from scenewise.engine.evaluate import evaluate
 from scenewise.engine.proposals import write_proposals
 from scenewise.errors import DataError, UsageError

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from scenewise.data import ade20k, camvid, cityscapes, voc
+from scenewise.data.readers import ade20k, camvid, cityscapes, voc
 
 VOC_PALETTE = [channel for color in voc.color_map(256) for channel in color]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from scenewise.checkpoint import read_header, read_tensors
 from scenewise.engine import stages as staging
 from scenewise.engine import train as training
 from scenewise.engine.train import train
 from scenewise.errors import UsageError
-from scenewise.loading import load
+from scenewise.files.tensors import read_tensors
 from scenewise.recipe import load_recipe
+from scenewise.weights.checkpoint import read_header
+from scenewise.weights.load import load
 
 STAGES = [
     {"trainer": {"epochs": 1}},

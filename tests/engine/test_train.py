@@ -15,11 +15,12 @@ import torch
 import yaml
 
 from scenewise.catalog import build
-from scenewise.checkpoint import read_header, read_tensors
 from scenewise.engine import train as training
 from scenewise.engine.train import Average, train
 from scenewise.errors import TrainingError, UsageError
-from scenewise.loading import load
+from scenewise.files.tensors import read_tensors
+from scenewise.weights.checkpoint import read_header
+from scenewise.weights.load import load
 
 
 def same_run(a: Path, b: Path) -> None:

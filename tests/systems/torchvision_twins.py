@@ -18,8 +18,8 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from scenewise.model import Model
-from scenewise.published import PUBLISHED, Published, fill_published
 from scenewise.types import Batch
+from scenewise.weights.published import PUBLISHED, Published, fill_published
 
 SIDE = 192  # the shorter side of what the networks see, so that tests are fast
 LOSSES = {

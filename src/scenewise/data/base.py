@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from scenewise.data.images import IMAGE_SUFFIXES, read_image, read_label_map
 from scenewise.errors import DataError, suggest
+from scenewise.files.images import IMAGE_SUFFIXES, read_image, read_label_map
 from scenewise.types import IGNORE, Sample, SemanticMask, Target
 
 if TYPE_CHECKING:

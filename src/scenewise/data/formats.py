@@ -13,14 +13,14 @@ from scenewise.data.instances import InstanceDataSet
 from scenewise.errors import DataError, UsageError, suggest
 
 FORMATS: dict[str, tuple[str, ...]] = {  # name -> module:class below scenewise.data; the first is the usual one
-    "ade20k": ("ade20k:ADE20K",),
-    "camvid": ("camvid:CamVid",),
-    "cityscapes": ("cityscapes:Cityscapes",),
-    "coco": ("coco:Coco", "coco:CocoKeypoints"),
-    "masks": ("masks:Masks",),
-    "scenes": ("scenes:Scenes",),
-    "voc": ("voc:VOC", "voc_boxes:VOCBoxes"),
-    "yolo": ("yolo:Yolo",),
+    "ade20k": ("readers.ade20k:ADE20K",),
+    "camvid": ("readers.camvid:CamVid",),
+    "cityscapes": ("readers.cityscapes:Cityscapes",),
+    "coco": ("readers.coco:Coco", "readers.coco:CocoKeypoints"),
+    "masks": ("readers.masks:Masks",),
+    "scenes": ("scenes.scenes:Scenes",),
+    "voc": ("readers.voc:VOC", "readers.voc_boxes:VOCBoxes"),
+    "yolo": ("readers.yolo:Yolo",),
 }
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, OnBadRecord, Problem, names_in
-from scenewise.data.images import image_size, read_image
 from scenewise.errors import DataError
+from scenewise.files.images import image_size, read_image
 from scenewise.types import KeyPoints, Sample
 
 Int32 = npt.NDArray[np.int32]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
-from scenewise.data.objects import drop_lost_objects
+from scenewise.data.transforms.objects import drop_lost_objects
 from scenewise.types import Batch, Sample, Target
 
 Transform = Callable[..., Any]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scenewise.data.base import DataSet
 from scenewise.errors import DataError
-from scenewise.files import atomic_path
+from scenewise.files.atomic import atomic_path
 
 
 class ProposalFile:

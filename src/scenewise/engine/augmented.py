@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from scenewise.data.mirror import COCO_PAIRS, mirrored_order
+from scenewise.data.transforms.mirror import COCO_PAIRS, mirrored_order
 from scenewise.engine.fusion import Average, Fusion, Predictor, Union
 from scenewise.errors import UsageError
 from scenewise.nn.layers import upsample

@@ -12,14 +12,14 @@ from torch import Tensor
 from scenewise.data import DataSet, open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.data.proposals import with_proposals
-from scenewise.data.transforms import ResizeToInput
+from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predictor as Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
 from scenewise.errors import UsageError
 from scenewise.metrics import Metric
 from scenewise.metrics.coco import FIELDS, CocoMetrics, Kind
 from scenewise.model import Model
-from scenewise.results import CocoResults, category_ids
+from scenewise.results.record import CocoResults, category_ids
 from scenewise.types import Batch, InputSpec, Target
 
 Tick = Callable[[int], None]  # told the number of images done

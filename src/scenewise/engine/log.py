@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scenewise.files import write_text
+from scenewise.files.atomic import write_text
 
 
 class Log:

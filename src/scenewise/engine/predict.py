@@ -17,11 +17,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from scenewise.data.images import as_image
 from scenewise.data.loader import to_float
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.fusion import Predictor as Predict
 from scenewise.errors import UsageError
+from scenewise.files.images import as_image
 from scenewise.model import Model
 from scenewise.nn.folding import fold_batchnorm
 from scenewise.ops.masks import paste_masks

@@ -24,9 +24,9 @@ from scenewise.engine.building import (
 from scenewise.engine.proposals import write_proposals
 from scenewise.engine.run import Run
 from scenewise.errors import UsageError
-from scenewise.files import atomic_path, write_json, write_text
-from scenewise.loading import load
+from scenewise.files.atomic import atomic_path, write_json, write_text
 from scenewise.recipe import Recipe, stage_number
+from scenewise.weights.load import load
 
 Train = Callable[[Recipe, Path, bool], Run]  # one stage: its recipe, its folder, whether it goes on
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scenewise.checkpoint import read_metadata, read_tensors, write_tensors
 from scenewise.errors import CheckpointError
+from scenewise.files.tensors import read_metadata, read_tensors, write_tensors
 
 
 def save_state(

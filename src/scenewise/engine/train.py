@@ -23,10 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scenewise.checkpoint import save_checkpoint, transfer
 from scenewise.data import describe_repairs
 from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
-from scenewise.data.transforms import ResizeToInput, build_transforms
+from scenewise.data.transforms.by_name import ResizeToInput, build_transforms
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.building import (
     build_model,
@@ -43,10 +42,11 @@ from scenewise.engine.run import Run
 from scenewise.engine.stages import check_stages, train_stages
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
-from scenewise.files import write_text
-from scenewise.loading import load
+from scenewise.files.atomic import write_text
 from scenewise.model import Model
 from scenewise.recipe import Recipe, load_recipe
+from scenewise.weights.checkpoint import save_checkpoint, transfer
+from scenewise.weights.load import load
 
 SAVE_SECONDS = 120.0  # between saved training states, where the recipe says nothing
 MAX_SKIPPED = 20  # steps in a row whose gradients may overflow before training stops

@@ -137,7 +137,7 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
 def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], str]:
     """The tensors of the timm classifier ``name``, published (``"imagenet"``) or of a file, and what to call them."""
     if weights != "imagenet":
-        from scenewise.checkpoint import read_tensors
+        from scenewise.files.tensors import read_tensors
 
         return read_tensors(weights), str(weights)
     source = f"ImageNet weights of {name}"

@@ -127,10 +127,10 @@ class VGG16(nn.Module):
             DownloadError: torchvision's file could not be fetched.
             CheckpointError: a tensor is missing or has another number of elements; names it.
         """
-        from scenewise.checkpoint import read_tensors
+        from scenewise.files.tensors import read_tensors
 
         if weights == "imagenet":
-            from scenewise.download import download
+            from scenewise.files.download import download
 
             path = download(*TORCHVISION_FILE, instead="give the file of a VGG16 as backbone_weights, or none")
         else:

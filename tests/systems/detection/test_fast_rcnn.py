@@ -12,7 +12,6 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import roi_pool
 
 from scenewise.catalog import build
-from scenewise.checkpoint import load_checkpoint, save_checkpoint
 from scenewise.errors import CheckpointError, UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.nn.box_head import HeadSpec
@@ -23,6 +22,7 @@ from scenewise.ops.anchors import AnchorSpec, grid_anchors
 from scenewise.ops.boxes import clip_boxes
 from scenewise.systems.detection.fast_rcnn import FastRCNN, load_vgg_layers, truncated, truncated_svd
 from scenewise.types import InputSpec
+from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.systems.detection.learning import CLASSES, batch_of, empty, scenes, score, train
 
 # Proposals for every image alike: a grid of boxes in three sizes and shapes.

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from scenewise.catalog import build
-from scenewise.checkpoint import load_checkpoint, save_checkpoint
 from scenewise.data import open_data
 from scenewise.data.loader import plain
 from scenewise.engine.train import train
@@ -25,6 +24,7 @@ from scenewise.systems.detection.rcnn import (
     fit_svm,
 )
 from scenewise.types import Batch
+from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 CLASSES = ("dark", "light")
 SMALL = {

@@ -9,9 +9,9 @@ from torchvision.models import segmentation as torchvision_models
 from scenewise.catalog import build, plain_arguments
 from scenewise.errors import UsageError
 from scenewise.nn.backbone import dilation, resnet_stages
-from scenewise.published import DEEPLAB, PUBLISHED, VOC_CLASSES, fill_published
 from scenewise.systems.segmentation.deeplab_v3 import DeepLabV3, DeepLabV3Plus
 from scenewise.types import IGNORE, Batch
+from scenewise.weights.published import DEEPLAB, PUBLISHED, VOC_CLASSES, fill_published
 
 CLASSES = ("road", "sky", "car")
 TINY = {"backbone": "test_resnet", "aspp_channels": 8}

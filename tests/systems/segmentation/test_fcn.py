@@ -10,9 +10,9 @@ from torchvision.models import segmentation as torchvision_models
 
 from scenewise.catalog import build
 from scenewise.errors import UsageError
-from scenewise.published import PUBLISHED, VOC_CLASSES, fill_published
 from scenewise.systems.segmentation.fcn import FCN, FCNResNet, Upsampling, bilinear_kernel
 from scenewise.types import IGNORE, Batch
+from scenewise.weights.published import PUBLISHED, VOC_CLASSES, fill_published
 
 CLASSES = ("road", "sky", "car")
 TINY = {"width_factor": 1 / 16, "padding": "same"}

@@ -6,7 +6,7 @@ import torch
 from scenewise.errors import UsageError
 from scenewise.losses import segmentation as losses
 from scenewise.losses.focal import focal
-from scenewise.systems.segmentation.parts import LOSSES, LossName, SegmentationLoss
+from scenewise.nn.semantic import LOSSES, LossName, SegmentationLoss
 from scenewise.types import IGNORE
 
 FUNCTIONS = {

@@ -9,7 +9,7 @@ from torchvision.transforms.functional import center_crop
 from scenewise import catalog
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
-from scenewise.data.scenes import CLASSES as SCENES
+from scenewise.data.scenes.scenes import CLASSES as SCENES
 from scenewise.engine.tiles import Tiles
 from scenewise.errors import UsageError
 from scenewise.metrics.segmentation import SegmentationMetrics

@@ -22,7 +22,7 @@ from scenewise.model import Model
 from scenewise.nn.aspp import ASPP
 from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
 from scenewise.nn.layers import conv_bn_relu, fcn_head, upsample
-from scenewise.systems.segmentation.parts import LossName, SegmentationLoss, predictions
+from scenewise.nn.semantic import LossName, SegmentationLoss, predictions
 from scenewise.types import IGNORE, Batch, InputSpec, Prediction
 
 

@@ -27,8 +27,8 @@ from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.nn.layers import fcn_head, upsample
+from scenewise.nn.semantic import LossName, SegmentationLoss, predictions
 from scenewise.nn.vgg import VGG16, Grid, Padding
-from scenewise.systems.segmentation.parts import LossName, SegmentationLoss, predictions
 from scenewise.types import IGNORE, Batch, InputSpec, Prediction
 
 UpsamplingName = Literal["bilinear", "learned", "dense"]

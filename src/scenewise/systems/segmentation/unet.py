@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError
 from scenewise.losses.segmentation import cross_entropy
 from scenewise.model import Model
+from scenewise.nn.semantic import LossName, SegmentationLoss, predictions
 from scenewise.ops.border_weights import border_weights
 from scenewise.ops.mirror import mirrored_window
-from scenewise.systems.segmentation.parts import LossName, SegmentationLoss, predictions
 from scenewise.types import IGNORE, Batch, InputSpec, Prediction
 
 Up = Literal["upconv", "bilinear", "nearest"]

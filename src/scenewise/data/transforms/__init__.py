@@ -1,0 +1,1 @@
+"""What changes a sample before it is trained on."""

@@ -1,0 +1,1 @@
+"""Pens and paper: colours, legends, tags, strokes, pages; knows no prediction."""

@@ -1,0 +1,101 @@
+"""The words beside the instances of a picture: what they say and where they stand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from scenewise.draw.colors import Array, Color, readable_on
+from scenewise.draw.legends import Pen, shortened
+from scenewise.types import Prediction
+
+
+def tag_text(prediction: Prediction, index: int, muted: bool, named: bool = True) -> str:
+    """The words beside an instance: class (where ``named``) and score."""
+    words = []
+    if named and prediction.labels is not None:
+        words.append(prediction.classes[int(prediction.labels[index])])
+    if prediction.scores is not None:
+        words.append(f"{float(prediction.scores[index]):.2f}")
+    if muted:
+        words.append("(ignored)")
+    return " ".join(words)
+
+
+_MAX_TAG_SHARE = 0.12  # of the picture; with more of them, tags hide what they speak of
+_MAX_HIDDEN = 0.3  # of any instance's box below one tag
+_CROWD = 12  # instances; among more, one without a tag is one less to read
+
+
+def paint_tags(
+    picture: Image.Image, boxes: Array, texts: list[str], colors: list[Color], order: list[int], pen: Pen
+) -> None:
+    """Draw the tags of the instances onto ``picture``, as :func:`place_tags` lays them out."""
+    ink = ImageDraw.Draw(picture)
+    for i, text, (x1, y1, x2, y2) in place_tags(boxes, texts, order, picture.size, pen):
+        ink.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colors[i])
+        middle = ((x1 + x2) / 2, (y1 + y2) / 2)
+        ink.text(middle, text, fill=readable_on(colors[i]), font=pen.font, anchor="mm")
+
+
+def place_tags(
+    boxes: Array, texts: list[str], order: list[int], size: tuple[int, int], pen: Pen
+) -> list[tuple[int, str, tuple[int, int, int, int]]]:
+    """The index, the words and the place x1, y1, x2, y2 of each tag, in ``order`` of importance.
+
+    A tag stands beside or in its box, where it covers no tag before it and hides no instance. There is none for an
+    empty text, for an instance without a place, for one smaller than two tags in a crowd, where no room is left, and
+    once the tags take up too much of the picture.
+    """
+    ascent, descent = pen.font.getmetrics()
+    pad = max(2, pen.em // 4)
+    tall = ascent + descent + pad
+    placed: list[tuple[int, str, tuple[int, int, int, int]]] = []
+    room = _MAX_TAG_SHARE * size[0] * size[1]
+    for i in order:
+        if not texts[i] or np.isnan(boxes[i]).any():
+            continue
+        text = shortened(texts[i], pen.font, size[0] / 2)
+        wide = math.ceil(pen.font.getlength(text)) + 2 * pad
+        if wide * tall > room and placed:
+            break
+        x1, y1, x2, y2 = boxes[i]
+        if len(boxes) > _CROWD and (x2 - x1) * (y2 - y1) < 2 * wide * tall:
+            continue
+        for x, y in _tag_places(boxes[i], wide, tall, size):
+            spot = (x, y, x + wide, y + tall)
+            if not any(_touch(spot, other) for _, _, other in placed) and not _hides(spot, boxes):
+                placed.append((i, text, spot))
+                room -= wide * tall
+                break
+    return placed
+
+
+def _tag_places(box: Array, wide: int, tall: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Upper left corners for a tag of ``box``, best first, all within the picture."""
+    width, height = size
+    x1, y1, x2, y2 = (round(float(v)) for v in np.clip(box, 0, (width, height, width, height)))
+    middle = (x1 + x2 - wide) // 2
+    xs = (x1, x2 - wide, middle) if x2 > x1 else (middle, x1 - wide, x1)
+    ys = [y1 - tall, y1, y2, y2 - tall, *range(y1 + tall, y2 - 2 * tall, tall)]
+    places = []
+    for y, x in ((y, x) for y in ys for x in xs):
+        x = min(max(0, x), width - wide)
+        if x >= 0 and 0 <= y <= height - tall:
+            places.append((x, y))
+    return places
+
+
+def _hides(spot: tuple[int, int, int, int], boxes: Array) -> bool:
+    """Whether ``spot`` covers too much of any of ``boxes`` [K,4]."""
+    x1, y1, x2, y2 = boxes.T
+    covered = (np.minimum(x2, spot[2]) - np.maximum(x1, spot[0])).clip(0)
+    covered = covered * (np.minimum(y2, spot[3]) - np.maximum(y1, spot[1])).clip(0)
+    return bool((covered > _MAX_HIDDEN * (x2 - x1) * (y2 - y1)).any())  # False where a box is NaN
+
+
+def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two places overlap or have no pixel between them."""
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]

@@ -1,0 +1,1 @@
+"""What touches the disk and the network; knows no model."""

@@ -1,0 +1,1 @@
+"""Checkpoints, loading by name, published and packaged weights."""

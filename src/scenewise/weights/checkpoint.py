@@ -1,0 +1,140 @@
+"""Self-describing checkpoints: one safetensors file whose header says what the model is. No pickle is ever run.
+
+The header holds one entry ``scenewise``: JSON with the system's name, the constructor's arguments, the class names,
+the input spec, and what is known of the model (metrics, data, colours, terms). Training state for resume is a file of
+its own (:mod:`scenewise.engine.state`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scenewise.catalog import SYSTEMS, build, name_of, plain_arguments
+from scenewise.errors import CheckpointError, ScenewiseError, suggest
+from scenewise.files.tensors import read_tensors, safetensors_header, write_tensors
+from scenewise.model import Model
+from scenewise.version import VERSION
+
+FORMAT = 1
+
+
+def save_checkpoint(
+    model: Model, path: str | Path, *, half: bool = False, state: Mapping[str, Tensor] | None = None, **info: Any
+) -> None:
+    """Write ``model`` to ``path``.
+
+    Args:
+        model: of a system in the catalog.
+        path: ends in ``.safetensors``.
+        half: store floating-point tensors as float16; loading gives float32 again.
+        state: weights to store in place of the model's own, such as their moving averages.
+        info: entries to add to ``model.info``, such as ``metrics``; JSON values.
+    """
+    tensors = dict(model.state_dict() if state is None else state)
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    header = {
+        "format": FORMAT,
+        "scenewise": VERSION,
+        "system": name_of(model),
+        "arguments": plain_arguments(model),
+        "classes": list(model.classes),
+        "input": model.input.to_dict(),
+        "info": {**model.info, **info},
+    }
+    write_tensors(path, tensors, {"scenewise": json.dumps(header, ensure_ascii=False)})
+
+
+def load_checkpoint(path: str | Path) -> Model:
+    """The model in the file ``path``, in evaluation mode, float32.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, not a scenewise checkpoint, or does not fit; says which.
+    """
+    header = read_header(path)
+    model = _build(header, path)
+    fill(model, read_tensors(path), str(path))
+    model.info = dict(header.get("info", {}))
+    return model.eval()
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What the checkpoint ``path`` says of itself."""
+    metadata, _ = safetensors_header(Path(path))
+    if "scenewise" not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a scenewise checkpoint (its header has no 'scenewise')"
+        )
+    try:
+        header = json.loads(metadata["scenewise"])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: its scenewise header is not JSON ({error})") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads format {FORMAT}")
+    for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
+        if not isinstance(header.get(key), kind):
+            raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
+    return header
+
+
+def _build(header: dict[str, Any], path: str | Path) -> Model:
+    name = header["system"]
+    if name not in SYSTEMS:
+        raise CheckpointError(
+            f"{path}: holds a {name!r}, which scenewise {VERSION} does not have{suggest(name, SYSTEMS)}"
+        )
+    arguments = {k: v for k, v in header["arguments"].items() if k != "backbone_weights"}
+    arguments["input"] = header["input"]
+    try:
+        return build(name, header["classes"], **arguments)
+    except ScenewiseError as error:
+        raise CheckpointError(
+            f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}"
+        ) from None
+
+
+def fill(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put ``tensors`` into ``model``; every one must be there, with its shape.
+
+    Raises:
+        CheckpointError: names ``source`` and the first tensor that does not fit.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in tensors]
+    extra = [key for key in tensors if key not in own]
+    if missing or extra:
+        word, keys = ("lacks", missing) if missing else ("has unknown", extra)
+        raise CheckpointError(f"{source}: {word} {len(keys)} tensors, the first {keys[0]!r}")
+    for key, value in own.items():
+        if tensors[key].shape != value.shape:
+            raise CheckpointError(
+                f"{source}: {key} has shape {list(tensors[key].shape)}; the model needs {list(value.shape)}"
+            )
+    model.load_state_dict(dict(tensors))
+
+
+def transfer(model: Model, tensors: Mapping[str, Tensor], source: str) -> list[str]:
+    """Start ``model`` with those of ``tensors`` that have the name and shape of one of its own.
+
+    Returns:
+        A line for each of the model's tensors that stays as it was: its name and why, such as a head of other classes.
+
+    Raises:
+        CheckpointError: none fits.
+    """
+    own = model.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise CheckpointError(f"{source}: none of its {len(tensors)} tensors fits a {type(model).__name__}")
+    model.load_state_dict(fitting, strict=False)
+    return [
+        f"{key} {list(value.shape)} ({f'there {list(tensors[key].shape)}' if key in tensors else 'not there'})"
+        for key, value in own.items()
+        if key not in fitting
+    ]
