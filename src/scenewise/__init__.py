@@ -2,7 +2,7 @@
 
     model = scenewise.load("street-scenes")
     result = scenewise.predict(model, "street.jpg")
-    result.draw("street.jpg").save("street.png")
+    result.draw().save("street.png")
 
 Importing scenewise is cheap: each public name is imported when it is first used.
 """
@@ -17,50 +17,59 @@ from scenewise.version import VERSION as __version__
 if TYPE_CHECKING:
     from scenewise.catalog import build
     from scenewise.data import open_data
+    from scenewise.data.base import DataSet
     from scenewise.data.check import check_data
+    from scenewise.draw.pages import side_by_side
     from scenewise.engine.evaluate import evaluate
     from scenewise.engine.predict import Predictor, predict
     from scenewise.engine.train import Run, train
     from scenewise.errors import ScenewiseError
     from scenewise.model import Model
-    from scenewise.results.picture import draw_prediction, draw_sample, side_by_side
-    from scenewise.types import Batch, InputSpec, Prediction
+    from scenewise.results.picture import draw_sample
+    from scenewise.results.prediction import Prediction
+    from scenewise.types import Batch, InputSpec, Interface, Output, Skeleton
     from scenewise.weights.checkpoint import save_checkpoint as save
     from scenewise.weights.load import load
 
 _HOMES = {
     "Batch": "types",
+    "DataSet": "data.base",
     "InputSpec": "types",
+    "Interface": "types",
     "Model": "model",
-    "Prediction": "types",
+    "Output": "types",
+    "Prediction": "results.prediction",
     "Predictor": "engine.predict",
     "Run": "engine.train",
     "ScenewiseError": "errors",
+    "Skeleton": "types",
     "build": "catalog",
     "check_data": "data.check",
-    "draw_prediction": "results.picture",
     "draw_sample": "results.picture",
     "evaluate": "engine.evaluate",
     "load": "weights.load",
     "open_data": "data",
     "predict": "engine.predict",
     "save": "weights.checkpoint:save_checkpoint",
-    "side_by_side": "results.picture",
+    "side_by_side": "draw.pages",
     "train": "engine.train",
 }
 
 __all__ = [
     "Batch",
+    "DataSet",
     "InputSpec",
+    "Interface",
     "Model",
+    "Output",
     "Prediction",
     "Predictor",
     "Run",
     "ScenewiseError",
+    "Skeleton",
     "__version__",
     "build",
     "check_data",
-    "draw_prediction",
     "draw_sample",
     "evaluate",
     "load",

@@ -16,6 +16,7 @@ from scenewise.errors import UsageError, suggest
 
 if TYPE_CHECKING:
     from scenewise.model import Model
+    from scenewise.types import Interface
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,17 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{name}: {missing[0]} is missing; expected {known[missing[0]].describe()}")
     return checked
+
+
+def interface_of(name: str, arguments: Mapping[str, Any]) -> Interface:
+    """What the system ``name`` reads and returns that is built with these ``arguments`` (its classes may be left out).
+
+    Raises:
+        UsageError: as for :func:`check_arguments`.
+    """
+    checked = check_arguments(name, {"classes": ("any",), **arguments})
+    defaults = {option.name: option.default for option in options(name).values() if not option.required}
+    return find(name).load().interface(**{**defaults, **checked})
 
 
 def build(name: str, classes: Sequence[str], **arguments: Any) -> Model:

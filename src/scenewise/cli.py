@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from scenewise.data import DataSet
     from scenewise.model import Model
-    from scenewise.types import Prediction
 
 app = typer.Typer(
     name="scenewise",
@@ -132,19 +131,19 @@ def predict(
 
     A model that finds objects gives all of them as one COCO results file besides, coco_results.json.
     """
-    import dataclasses
-
     from scenewise.engine.predict import Predictor
+    from scenewise.fields.table import facts, summary
     from scenewise.files.images import as_image
-    from scenewise.results.record import CocoResults, category_ids, write_prediction
+    from scenewise.results.coco import CocoResults, category_ids
 
     names = dict(_outputs(images))
     loaded = _load(model, weights_file)
     predictor = Predictor(
         loaded, precision=precision, procedures=_procedures(loaded, tiles, scales, flip), device=_device(device)
     )
-    colors = loaded.info.get("colors")
+    options = _look(loaded)
     found: dict[str, Any] = {}
+    words: dict[str, list[str]] = {}
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
     failed = 0
     with _bar("predict", len(names)) as advance:
@@ -155,10 +154,12 @@ def predict(
                 _complain(str(error))
                 failed += 1
             else:
-                prediction = dataclasses.replace(predictor([image])[0], source=source).above(score)
-                options = {"colors": [tuple(c) for c in colors]} if colors else {}
-                picture, record = write_prediction(prediction, image, out, name, **options)
-                found[str(path)] = {"picture": str(picture), "json": str(record), **_summary(prediction)}
+                prediction = predictor([image])[0].above(score)
+                prediction.source = source
+                record = prediction.save(out, name, image=image, **options)
+                places = {"picture": str(record.with_suffix(".png")), "json": str(record)}
+                found[str(path)] = {**places, "size": list(prediction.size), **facts(prediction)}
+                words[str(path)] = summary(prediction)
                 if objects is not None:
                     objects.add(prediction, name)
             advance(1)
@@ -168,7 +169,7 @@ def predict(
         _print_json({"model": model, "images": found})
     else:
         if found:
-            _print_table(_found_table(found))
+            _print_table(_found_table(words))
         print(f"{len(found)} of {len(names)} images done; pictures and JSON files are in {out}")
     if failed:
         raise typer.Exit(2)
@@ -207,26 +208,20 @@ def _outputs(patterns: list[str]) -> Iterator[tuple[Path, str]]:
             yield file, name
 
 
-def _summary(prediction: Prediction) -> dict[str, Any]:
-    summary: dict[str, Any] = {"size": list(prediction.size)}
-    if prediction.semantic is not None:
-        summary["shares"] = prediction.shares()
-    if prediction.labels is not None:
-        labels = [prediction.classes[i] for i in prediction.labels.tolist()]
-        summary["instances"] = {name: labels.count(name) for name in dict.fromkeys(labels)}
-    return summary
+def _look(model: Model) -> dict[str, Any]:
+    """The options of drawings that the model brings."""
+    colors = model.info.get("colors")
+    return {"colors": [tuple(color) for color in colors]} if colors else {}
 
 
-def _found_table(found: dict[str, Any]) -> Table:
+def _found_table(found: dict[str, list[str]]) -> Table:
     from rich.table import Table
 
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column("found")
-    for path, summary in found.items():
-        parts = [f"{name} {share:.1%}" for name, share in summary.get("shares", {}).items()]
-        parts += [f"{count} {name}" for name, count in summary.get("instances", {}).items()]
-        table.add_row(path, ", ".join(parts) or "nothing")
+    for path, words in found.items():
+        table.add_row(path, ", ".join(words) or "nothing")
     return table
 
 
@@ -315,7 +310,7 @@ def evaluate(
             device=_device(device),
             workers=workers,
             results=results,
-            proposals=proposals,
+            inputs=_inputs(proposals),
             tick=advance,
         )
     if json:
@@ -461,18 +456,18 @@ def data_show(
 ) -> None:
     """Draw samples of a data set with their labels."""
     from scenewise.data import open_data
+    from scenewise.draw.pages import side_by_side
     from scenewise.files.atomic import atomic_path
-    from scenewise.results.picture import draw_sample, side_by_side
+    from scenewise.results.picture import draw_sample
 
     data = open_data(source, split, needs=_fields(needs), on_bad_record=on_bad_record)
     _tell_repairs(data)
-    skeleton = getattr(data, "skeleton", ()) if "keypoints" in data.fields else ()
     shown = min(count, len(data))
     with _bar("draw", shown) as advance:
         for i in range(shown):
             index = i * len(data) // shown
             image, target = data[index]
-            truth = draw_sample(image, target, data.classes, colors=data.colors, skeleton=skeleton)
+            truth = draw_sample(image, target, data.classes, colors=data.colors, skeleton=data.skeleton)
             picture = side_by_side([("image", image), (f"{split} {data.image_id(index)}", truth)])
             name = data.image_id(index).replace("/", "-")
             with atomic_path(out / f"{name}.png") as temporary:
@@ -506,7 +501,7 @@ def models(
     """List the systems with their papers, or one system's options with their defaults."""
     from rich.table import Table
 
-    from scenewise.catalog import SYSTEMS, find, options
+    from scenewise.catalog import SYSTEMS, find, interface_of, options
 
     if name is None:
         if json:
@@ -522,9 +517,9 @@ def models(
         {"option": o.name, "takes": o.describe(), "default": None if o.required else o.default, "about": o.about}
         for o in options(name).values()
     ]
-    cls = system.load()
+    interface = interface_of(name, {})
     facts: dict[str, Any] = {"name": name, "task": system.task, "paper": system.paper}
-    facts |= {"needs": sorted(cls.needs), "fills": sorted(cls.fills)}
+    facts |= {key: sorted(getattr(interface, key)) for key in ("needs", "fills", "takes")}
     if json:
         _print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})
         return
@@ -551,6 +546,11 @@ def _load(model: str, weights_file: Path | None) -> Model:
     from scenewise.weights.load import load
 
     return load(model, weights_file=weights_file)
+
+
+def _inputs(proposals: Path | None) -> dict[str, Path]:
+    """The files of further inputs, by name."""
+    return {} if proposals is None else {"proposals": proposals}
 
 
 def _device(name: str | None) -> Any:
@@ -580,7 +580,8 @@ def _procedures(model: Any, tiles: str | None, scales: str | None, flip: bool) -
             factors = tuple(float(part) for part in (scales or "1").split(","))
         except ValueError:
             raise UsageError(f"--scales is {scales!r}; expected numbers with commas, such as 0.75,1,1.25") from None
-        found.append(Augmented(scales=factors, flip=flip, size_divisor=model.input.size_divisor))
+        divisor = model.input.size_divisor
+        found.append(Augmented(scales=factors, flip=flip, size_divisor=divisor, skeleton=model.skeleton))
     return found
 
 

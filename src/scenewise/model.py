@@ -6,13 +6,14 @@ import dataclasses
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
-from scenewise.types import Batch, InputSpec, Prediction
+from scenewise.fields.table import FIELDS
+from scenewise.types import Batch, InputSpec, Interface, Output, Skeleton
 
 
 class Model(nn.Module, ABC):
@@ -27,70 +28,105 @@ class Model(nn.Module, ABC):
     ``arguments``.
     """
 
-    needs: ClassVar[frozenset[str]]  # the target fields that losses() reads
-    fills: ClassVar[frozenset[str]]  # the Prediction fields that predict() fills
-
-    classes: tuple[str, ...]  # names, in label order
+    classes: tuple[str, ...]  # names, in label order; empty for systems that know no classes
     input: InputSpec
+    skeleton: Skeleton | None  # of the keypoints that it fills, where it is known
     arguments: dict[str, Any]  # what the constructor was called with, defaults included
     info: dict[str, Any]  # what else travels with a checkpoint: metrics, data, colors, terms; JSON values
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Model:
         """Keep the constructor's arguments: they are the model's configuration."""
         self = super().__new__(cls)
-        if args or kwargs:
-            try:
-                bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
-            except TypeError as error:
+        try:
+            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        except TypeError as error:
+            if args or kwargs:
                 raise UsageError(f"{cls.__name__}: {error}") from None
-            bound.apply_defaults()
-            arguments = dict(bound.arguments)
-            del arguments["self"]
-            object.__setattr__(self, "arguments", arguments)
+            return self  # a copy is made, which takes the arguments of the original
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        del arguments["self"]
+        object.__setattr__(self, "arguments", arguments)
         return self
 
-    def __init__(self, classes: tuple[str, ...] | list[str], input: InputSpec | None = None) -> None:
+    def __init__(self, classes: tuple[str, ...] | list[str] = (), input: InputSpec | None = None) -> None:
         super().__init__()
         self.classes = tuple(classes)
-        if not self.classes:
-            raise UsageError(f"{type(self).__name__}: classes is empty; expected at least one class name")
+        labelled = sorted(name for name in self.fills if FIELDS[name].labelled)
+        if not self.classes and labelled:
+            raise UsageError(
+                f"{type(self).__name__}: classes is empty; it fills {', '.join(labelled)}, which takes at least one "
+                "class name"
+            )
         doubled = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if doubled:
             raise UsageError(f"{type(self).__name__}: classes has {doubled[0]!r} more than once")
         self.input = input or InputSpec()
+        self.skeleton = None
         self.info = {}
+
+    @classmethod
+    @abstractmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What a model reads and returns that is built with these arguments of the constructor.
+
+        Arguments that are left out are at their defaults.
+        """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The target fields that :meth:`losses` reads."""
+        return self.interface(**self.arguments).needs
+
+    @property
+    def fills(self) -> frozenset[str]:
+        """The fields of :class:`~scenewise.types.Output` that :meth:`predict` fills."""
+        return self.interface(**self.arguments).fills
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Further inputs beside the image, such as proposals."""
+        return self.interface(**self.arguments).takes
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar terms; training minimises their sum. Reads the target fields in ``needs``."""
 
     @abstractmethod
-    def predict(self, batch: Batch) -> list[Prediction]:
-        """One prediction an image, in the coordinates of the batch's images."""
+    def predict(self, batch: Batch) -> list[Output]:
+        """One output per image, in the coordinates of the batch's images."""
+
+    def forward(self, batch: Batch) -> list[Output]:
+        """:meth:`predict`, so that hooks, profilers and exporters find their door."""
+        return self.predict(batch)
 
     def finish(self, batches: Iterable[Batch]) -> None:
         """What remains to be done after gradient descent, such as closed-form fits; nothing in most systems.
 
         Training calls it once, after the last epoch's steps and before its validation, on the weights that are kept
         (their moving average, where there is one). ``batches`` are the training images in order, resized but not
-        augmented, one a batch; they can be gone through more than once. What is found goes into buffers, so that a
+        augmented, one per batch; they can be gone through more than once. What is found goes into buffers, so that a
         checkpoint holds it.
         """
 
     def probe(self, batch: Batch) -> Tensor:
-        """All that the network says of ``batch``, flat: by it the engine sees whether a faster form of the model is
-        equal.
+        """All that the network computes of ``batch``, flat: by it the engine finds whether a faster form of the model
+        is equal.
 
-        A system that makes discrete choices (which boxes stay) gives here what it says before them.
+        A system that makes discrete choices (which boxes stay) returns here what it computes before them.
         """
         found = [getattr(p, f.name) for p in self.predict(batch) for f in dataclasses.fields(p)]
         return torch.cat([v.float().flatten() for v in found if isinstance(v, Tensor)])
 
-    def pixels(self, batch: Batch) -> Tensor:
-        """What the network is fed: the batch's images [N,3,H,W], normalised by ``input``, the padding zero."""
-        mean = batch.images.new_tensor(self.input.mean).view(3, 1, 1)
-        std = batch.images.new_tensor(self.input.std).view(3, 1, 1)
-        images = (batch.images - mean) / std
+    def pixels(self, batch: Batch, name: str | None = None) -> Tensor:
+        """What the network is fed: the batch's images [N,3,H,W], normalised by ``input``, the padding zero.
+
+        With the ``name`` of a further input that is an image, that one.
+        """
+        images = batch.images if name is None else batch.further_images(name)
+        mean = images.new_tensor(self.input.mean).view(3, 1, 1)
+        std = images.new_tensor(self.input.std).view(3, 1, 1)
+        images = (images - mean) / std
         if batch.padded:
             for row, (height, width) in zip(images, batch.sizes, strict=True):
                 row[:, height:] = 0
@@ -102,8 +138,9 @@ class Model(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where the parameters are; the CPU for a model without any."""
+        weight = next(self.parameters(), None)
+        return torch.device("cpu") if weight is None else weight.device
 
     def extra_repr(self) -> str:
         """The number of classes and parameters."""

@@ -29,8 +29,8 @@ class DataSettings(_Settings):
     train_split: str = "train"
     val_split: str | None = "val"  # None: no validation; the last checkpoint is then the best
     on_bad_record: Literal["error", "skip", "fix"] = "error"  # a box without an area, say: refuse, leave out, mend
-    proposals: str | None = None  # a file of the training images' proposals, for systems that take them
-    val_proposals: str | None = None  # the same of the validation images
+    inputs: dict[str, str] = {}  # files of what the system takes beside the training images, such as {proposals: FILE}
+    val_inputs: dict[str, str] = {}  # the same of the validation images
     workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone
     class_weights: Literal["inverse", "median", "inverse-log", "effective"] | None = None  # counted over train
 
@@ -301,7 +301,8 @@ def _check(recipe: Recipe, place: str, number: int) -> None:
     if recipe.init_weights_file is not None and not isinstance(recipe.init, str):
         raise UsageError(f"{place}: init_weights_file needs init, the published name of those weights")
     named: list[tuple[str, str | None]] = [("init", name) for name in recipe.sources]
-    named += [("data.proposals", recipe.data.proposals), ("data.val_proposals", recipe.data.val_proposals)]
+    for block, files in (("inputs", recipe.data.inputs), ("val_inputs", recipe.data.val_inputs)):
+        named += [(f"data.{block}.{key}", file) for key, file in files.items()]
     for path, name in named:
         earlier = stage_number(name)
         if earlier is not None and not 1 <= earlier < number:

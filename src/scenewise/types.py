@@ -1,4 +1,4 @@
-"""What flows between the rooms: samples, batches, predictions, and what a model wants to be fed.
+"""What flows between the rooms: samples, batches, outputs, and what a model is fed.
 
 Conventions (they hold everywhere):
 
@@ -9,104 +9,39 @@ Conventions (they hold everywhere):
 * masks: ``bool [K,H,W]``.
 * keypoints: ``float32 [K,P,3]`` x, y, visibility 0/1/2; the centre of column j is x = j + 0.5.
 * boundary: ``float32 [H,W]`` in 0..1; depth: ``float32 [H,W]`` in metres, NaN where unknown;
-  normals: ``float32 [3,H,W]``, unit vectors, camera frame x right, y down, z forward.
+  normals: ``float32 [3,H,W]``, unit vectors, camera frame x right, y down, z forward;
+  flow: ``float32 [2,H,W]``, where each pixel has moved to in the next image, in pixels (x, y), NaN where unknown.
+
+What can be done with each kind of output (resizing, mirroring, drawing, writing, ...) is in :mod:`scenewise.fields`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional
-from torchvision.transforms.v2.functional import register_kernel
 
 from scenewise.errors import UsageError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
 
 STRICT: Any = {"extra": "forbid"}  # as a spec's __pydantic_config__: a misspelt entry in a recipe is an error
 IGNORE = 255  # the semantic label of pixels that neither loss nor metric counts
 
 
-class SemanticMask(tv_tensors.Mask):
-    """A class map. A type of its own, so that transforms can pad it with ``IGNORE`` and instance masks with 0."""
-
-
-class NormalMap(tv_tensors.Mask):
-    """Surface normals ``[3,H,W]``. Flips and rotations of the image turn the vectors with it; transforms that have no
-    counterpart for a camera (affine, perspective, elastic) are refused."""
-
-
-class KeyPoints(tv_tensors.KeyPoints):
-    """Points in scenewise's coordinates (the centre of column j is j + 0.5).
-
-    A type of its own for flips alone: torchvision's map x to W - 1 - x, a pixel away from where they put boxes and
-    pixels; here x becomes W - x. A flip does not exchange left and right joints.
-    """
-
-
-@register_kernel(functional.horizontal_flip, NormalMap)
-def _mirror_normals(normals: NormalMap) -> NormalMap:
-    flipped = functional.horizontal_flip_mask(normals.as_subclass(Tensor))
-    flipped[..., 0, :, :].neg_()
-    return NormalMap(flipped)
-
-
-@register_kernel(functional.vertical_flip, NormalMap)
-def _upend_normals(normals: NormalMap) -> NormalMap:
-    flipped = functional.vertical_flip_mask(normals.as_subclass(Tensor))
-    flipped[..., 1, :, :].neg_()
-    return NormalMap(flipped)
-
-
-@register_kernel(functional.rotate, NormalMap)
-def _rotate_normals(normals: NormalMap, angle: float, *args: Any, **kwargs: Any) -> NormalMap:
-    kwargs.pop("interpolation", None)  # the mask's kernel takes the nearest pixel always
-    x, y, z = functional.rotate_mask(normals.as_subclass(Tensor), angle, *args, **kwargs).unbind(-3)
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))  # counter-clockwise, and y points down
-    return NormalMap(torch.stack((cos * x + sin * y, cos * y - sin * x, z), -3))
-
-
-def _refuse_normals(normals: NormalMap, *args: Any, **kwargs: Any) -> NormalMap:
-    raise UsageError(
-        "transforms: surface normals can be cropped, resized, flipped and rotated, "
-        "but not sheared or distorted (affine, perspective, elastic); leave that transform out"
-    )
-
-
-for _transform in (functional.affine, functional.perspective, functional.elastic):
-    register_kernel(_transform, NormalMap)(_refuse_normals)
-
-
-@register_kernel(functional.horizontal_flip, KeyPoints)
-def _mirror_keypoints(points: KeyPoints) -> KeyPoints:
-    flipped = points.as_subclass(Tensor).clone()
-    flipped[..., 0] = points.canvas_size[1] - flipped[..., 0]
-    return KeyPoints(flipped, canvas_size=points.canvas_size)
-
-
-@register_kernel(functional.vertical_flip, KeyPoints)
-def _upend_keypoints(points: KeyPoints) -> KeyPoints:
-    flipped = points.as_subclass(Tensor).clone()
-    flipped[..., 1] = points.canvas_size[0] - flipped[..., 1]
-    return KeyPoints(flipped, canvas_size=points.canvas_size)
-
-
 class Target(TypedDict, total=False):
     """What is known about one image. A reader gives the fields its format has, a model lists those it needs.
 
-    In a sample, ``boxes`` is ``tv_tensors.BoundingBoxes``, ``masks``, ``boundary`` and ``depth`` are
-    ``tv_tensors.Mask``, ``semantic`` is :class:`SemanticMask`, ``normals`` is :class:`NormalMap`, and ``keypoints`` is
-    :class:`KeyPoints` ``[K,P,2]`` with ``visibility`` ``[K,P]`` beside it, so that every transform of
-    torchvision's v2 moves all of them together. The loader makes plain tensors of them and joins the visibility to
-    the keypoints.
+    In a sample each is the tensor type that its kind of output names (``scenewise.fields``): ``boxes`` is
+    ``tv_tensors.BoundingBoxes``, ``masks``, ``boundary`` and ``depth`` are ``tv_tensors.Mask``, and so on, so that
+    every transform of torchvision's v2 moves all of them together; ``keypoints`` are ``[K,P,2]`` with ``visibility``
+    ``[K,P]`` beside them. The loader makes plain tensors of them and joins the visibility to the keypoints.
+
+    Further inputs of a model (``proposals``, ``next_image``) travel with the target until the batch is put together.
     """
 
     image_id: str  # the name of the image within its data set
@@ -117,11 +52,13 @@ class Target(TypedDict, total=False):
     keypoints: Tensor
     visibility: Tensor
     area: Tensor  # float32 [K]: the annotated area in pixels, where the format states one
-    proposals: Tensor  # float32 [P,4]: boxes that may hold an object, found by another system
     semantic: Tensor  # [H,W]
     boundary: Tensor  # [H,W]
     depth: Tensor  # [H,W]
     normals: Tensor  # [3,H,W]
+    flow: Tensor  # [2,H,W]
+    proposals: Tensor  # float32 [P,4]: boxes that may hold an object, found by another system
+    next_image: Tensor  # [3,H,W]: the image that follows
 
 
 Sample = tuple[tv_tensors.Image, Target]
@@ -183,6 +120,150 @@ class InputSpec:
         return cls(**fields)
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a system reads and returns; it may depend on the arguments that the system is built with.
+
+    Attributes:
+        needs: the target fields that ``losses`` reads.
+        fills: the fields of :class:`Output` that ``predict`` fills.
+        takes: further inputs beside the image, such as ``proposals`` or ``next_image``.
+    """
+
+    needs: frozenset[str]
+    fills: frozenset[str]
+    takes: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name in ("needs", "fills", "takes"):  # any collection of names will do
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What is known of keypoints; it travels with the data set, the checkpoint and the prediction.
+
+    Attributes:
+        names: of the P keypoints, in order; empty where they have none.
+        links: pairs of indices that a drawing joins.
+        pairs: pairs of indices, a left and a right keypoint each, which change places in a mirrored image. None: not
+            stated; they then follow from names such as ``left_eye`` and ``right_eye``, ``L_eye``, ``eye_r``.
+
+    Raises:
+        UsageError: an index occurs in two pairs, or is not that of a keypoint.
+    """
+
+    names: tuple[str, ...] = ()
+    links: tuple[tuple[int, int], ...] = ()
+    pairs: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        for field in ("links", "pairs"):
+            value = getattr(self, field)
+            if value is None:
+                continue
+            if not all(len(pair) == 2 and all(type(i) is int and i >= 0 for i in pair) for pair in value):
+                raise UsageError(f"skeleton: {field} is {value}; expected pairs of indices of keypoints, from 0")
+            object.__setattr__(self, field, tuple((int(a), int(b)) for a, b in value))
+            last = max((i for pair in value for i in pair), default=-1)
+            if self.names and last >= len(self.names):
+                raise UsageError(f"skeleton: {field} has keypoint {last}; there are {len(self.names)}, counted from 0")
+        joints = [i for pair in self.pairs or () for i in pair]
+        if len(set(joints)) < len(joints):
+            raise UsageError(f"skeleton: pairs is {self.pairs}; expected each keypoint in one pair at most")
+
+    def sides(self) -> tuple[tuple[int, int], ...] | None:
+        """The left and right keypoints that change places in a mirrored image; None where that is not known.
+
+        Stated pairs count; else those that the names make. None where a name has a side and no counterpart, and where
+        there is neither a name nor a pair.
+        """
+        if self.pairs is not None:
+            return self.pairs
+        if not self.names:
+            return None
+        found: dict[str, dict[str, list[int]]] = {}
+        for index, name in enumerate(self.names):
+            side, rest = _side_of(name, self.names)
+            if side:
+                found.setdefault(rest, {}).setdefault(side, []).append(index)
+        pairs = []
+        for sides in found.values():
+            if len(sides.get("left", ())) != 1 or len(sides.get("right", ())) != 1:
+                return None
+            pairs.append((sides["left"][0], sides["right"][0]))
+        return tuple(sorted(pairs))
+
+    def mirrored_order(self, count: int) -> list[int]:
+        """For each of ``count`` keypoints of a mirrored object the index of the one that it was.
+
+        Raises:
+            UsageError: the sides are not known, or a pair names a keypoint that there is not.
+        """
+        pairs = self.sides()
+        if pairs is None:
+            named = [name for name in self.names if _side_of(name, self.names)[0]]
+            what = f"the names ({', '.join(named)}) have sides that don't pair up" if named else "they have no names"
+            raise UsageError(
+                f"mirroring {count} keypoints exchanges left and right ones, and which these are is not known: {what}. "
+                "State pairs of left and right keypoints in the skeleton, or an empty list where there are none"
+            )
+        last = max((i for pair in pairs for i in pair), default=-1)
+        if last >= count:
+            raise UsageError(
+                f"the skeleton's pairs of left and right keypoints name keypoint {last}; there are {count}, counted "
+                "from 0"
+            )
+        order = list(range(count))
+        for left, right in pairs:
+            order[left], order[right] = right, left
+        return order
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; :meth:`from_dict` reads them back."""
+        pairs = None if self.pairs is None else [list(pair) for pair in self.pairs]
+        return {"names": list(self.names), "links": [list(link) for link in self.links], "pairs": pairs}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
+        """The skeleton that :meth:`to_dict` wrote.
+
+        Raises:
+            UsageError: an entry is unknown or of another form.
+        """
+        unknown = sorted(set(values) - {"names", "links", "pairs"})
+        if unknown:
+            raise UsageError(f"skeleton: unknown entry {unknown[0]!r}; known: names, links, pairs")
+        try:
+            pairs = values.get("pairs")
+            return cls(
+                tuple(str(name) for name in values.get("names", ())),
+                tuple((a, b) for a, b in values.get("links", ())),
+                None if pairs is None else tuple((a, b) for a, b in pairs),
+            )
+        except (TypeError, ValueError):
+            raise UsageError("skeleton: expected names, and links and pairs as lists of two indices each") from None
+
+
+def _side_of(name: str, names: Sequence[str]) -> tuple[str, str]:
+    """The side that the keypoint's ``name`` states (``"left"``, ``"right"`` or ``""``), and the rest of the name."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+    for sides in (("left", "right"), ("l", "r")):
+        for index, word in enumerate(words):
+            if word in sides and len(words) > 1:
+                return ("left", "right")[sides.index(word)], " ".join(words[:index] + words[index + 1 :])
+    lowered = {other.lower() for other in names}
+    for long, short in (("left", "right"), ("right", "left")):  # leftankle
+        if len(words) == 1 and words[0].startswith(long) and short + words[0][len(long) :] in lowered:
+            return long, words[0][len(long) :]
+    for side, initial, other in (("left", "l", "r"), ("right", "r", "l")):  # lankle, where there is a rankle
+        if len(words) == 1 and words[0][0] == initial and len(words[0]) > 2 and other + words[0][1:] in lowered:
+            return side, words[0][1:]
+    return "", name
+
+
 @dataclass
 class Batch:
     """Images of one step, zero-padded at the right and bottom to one size, with their true sizes and targets.
@@ -191,19 +272,26 @@ class Batch:
         images: float32 [N,3,H,W], RGB, 0..1.
         sizes: N times (height, width) of the image before padding.
         targets: N targets as plain tensors; empty for prediction. Dense maps have the true size of their image.
-        proposals: N times boxes [P,4] for systems that take them from outside; empty where there are none.
+        inputs: by name, N tensors each, what a system takes beside the image: ``proposals`` [P,4], ``next_image``
+            [3,h,w]; in the coordinates of the batch's images. A name that is not there was not given.
     """
 
     images: Tensor
     sizes: list[tuple[int, int]]
     targets: list[Target] = dataclasses.field(default_factory=list)
-    proposals: list[Tensor] = dataclasses.field(default_factory=list)
+    inputs: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @classmethod
-    def of(cls, images: Sequence[Tensor], targets: Sequence[Target] = (), size_divisor: int = 1) -> Batch:
+    def of(
+        cls,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] = (),
+        size_divisor: int = 1,
+        inputs: Mapping[str, Sequence[Tensor]] | None = None,
+    ) -> Batch:
         """The batch of ``images``, padded to their common size and to ``size_divisor``.
 
         Each is [3,h,w], uint8 or floats in 0..1. uint8 is divided by 255 on its way into the batch.
@@ -211,19 +299,8 @@ class Batch:
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height = _round_up(max(h for h, _ in sizes), size_divisor)
         width = _round_up(max(w for _, w in sizes), size_divisor)
-        if len(images) == 1 and sizes[0] == (height, width) and images[0].dtype == torch.float32:
-            joined = images[0][None]
-        else:
-            filled = all(size == (height, width) for size in sizes)  # there is no padding to be made zero
-            make = torch.empty if filled else torch.zeros
-            joined = make((len(images), 3, height, width), device=images[0].device)
-            for row, image, (h, w) in zip(joined, images, sizes, strict=True):
-                if image.dtype == torch.uint8:
-                    torch.div(image, 255, out=row[:, :h, :w])
-                else:
-                    row[:, :h, :w] = image
-        proposals = [target["proposals"] for target in targets if "proposals" in target]
-        return cls(joined, sizes, list(targets), proposals)
+        given = {name: list(values) for name, values in (inputs or {}).items()}
+        return cls(_padded(images, (height, width)), sizes, list(targets), given)
 
     @property
     def padded(self) -> bool:
@@ -237,8 +314,8 @@ class Batch:
             {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in t.items()}
             for t in self.targets
         ]
-        proposals = [boxes.to(device, non_blocking=True) for boxes in self.proposals]
-        return Batch(self.images.to(device, non_blocking=True), self.sizes, targets, proposals)  # type: ignore[arg-type]
+        inputs = {k: [v.to(device, non_blocking=True) for v in values] for k, values in self.inputs.items()}
+        return Batch(self.images.to(device, non_blocking=True), self.sizes, targets, inputs)  # type: ignore[arg-type]
 
     def stacked(self, field: str, fill: float) -> Tensor:
         """The targets' dense maps ``field`` as one tensor [N,...,H,W] of the canvas' size, ``fill`` in the padding."""
@@ -251,26 +328,52 @@ class Batch:
             row[..., : m.shape[-2], : m.shape[-1]] = m
         return joined
 
+    def further_images(self, name: str) -> Tensor:
+        """The input ``name``, an image of each image's size, as one tensor [N,3,H,W] of the canvas' size.
+
+        Raises:
+            UsageError: the batch came without it.
+        """
+        if len(self.inputs.get(name, ())) != len(self):
+            found = len(self.inputs.get(name, ()))
+            raise UsageError(
+                f"input {name!r} was given for {found} of {len(self)} images; this model takes one per image"
+            )
+        return _padded(self.inputs[name], (self.images.shape[-2], self.images.shape[-1]))
+
+
+def _padded(images: Sequence[Tensor], canvas: tuple[int, int]) -> Tensor:
+    """``images`` [C,h,w], uint8 or floats in 0..1, as float32 [N,C,H,W] on a ``canvas`` (H, W), zero beyond each."""
+    if len(images) == 1 and tuple(images[0].shape[-2:]) == canvas and images[0].dtype == torch.float32:
+        return images[0][None]
+    filled = all(tuple(image.shape[-2:]) == canvas for image in images)  # there is no padding to be made zero
+    make = torch.empty if filled else torch.zeros
+    joined = make((len(images), len(images[0]), *canvas), device=images[0].device)
+    for row, image in zip(joined, images, strict=True):
+        h, w = image.shape[-2:]
+        if image.dtype == torch.uint8:
+            torch.div(image, 255, out=row[:, :h, :w])
+        else:
+            row[:, :h, :w] = image
+    return joined
+
 
 def _round_up(value: int, divisor: int) -> int:
     return -(-value // divisor) * divisor
 
 
-INSTANCE_FIELDS = ("boxes", "labels", "scores", "masks", "roi_masks", "keypoints")
-DENSE_FIELDS = ("semantic", "semantic_logits", "boundary", "depth", "normals")
-
-
 @dataclass
-class Prediction:
-    """What a model sees in one image. Fields that the model does not fill are None.
+class Output:
+    """What a model returns for one image, in the coordinates of the batch's image. Fields that it does not fill are
+    None.
 
-    A system's ``predict`` fills ``semantic_logits`` (class scores before the softmax, at the size of the image);
-    ``scenewise.predict`` maps them to the size of the original image and gives ``semantic``. Likewise a system that
-    finds masks in the frames of its boxes fills ``roi_masks``, and ``scenewise.predict`` gives ``masks``.
+    A system fills ``semantic_logits`` (class scores before the softmax, at the size of the image), from which
+    ``scenewise.predict`` makes ``semantic`` at the size of the original image; likewise ``roi_masks``, masks in the
+    frames of the boxes, become ``masks``.
     """
 
     size: tuple[int, int]  # (height, width) of the image that the coordinates refer to
-    classes: tuple[str, ...]
+    _: KW_ONLY
     boxes: Tensor | None = None  # float32 [K,4]
     labels: Tensor | None = None  # int64 [K]
     scores: Tensor | None = None  # float32 [K], 0..1
@@ -282,68 +385,15 @@ class Prediction:
     boundary: Tensor | None = None  # float32 [H,W]
     depth: Tensor | None = None  # float32 [H,W]
     normals: Tensor | None = None  # float32 [3,H,W]
-    embedding: Tensor | None = None  # float32 [D] or [D,H,W]
+    flow: Tensor | None = None  # float32 [2,H,W]
+    embedding: Tensor | None = None  # float32 [D] of the image, or [D,H,W] of its pixels
+
+
+@dataclass
+class Described(Output):
+    """An output with what its numbers mean: the names of classes and keypoints, and where the image came from."""
+
+    classes: tuple[str, ...] = ()  # names, in label order; empty where nothing is labelled
+    _: KW_ONLY
+    skeleton: Skeleton | None = None  # of the keypoints
     source: str | None = None  # where the image came from: a path, or None
-
-    def __len__(self) -> int:
-        """The number of instances; 0 where the prediction has none."""
-        for name in INSTANCE_FIELDS:
-            value = getattr(self, name)
-            if value is not None:
-                return len(value)
-        return 0
-
-    def __getitem__(self, index: Any) -> Prediction:
-        """The prediction with the instances that ``index`` (int, slice, index or bool tensor) selects."""
-        if isinstance(index, int):
-            index = [index]
-        return self._map({name: lambda v: v[index] for name in INSTANCE_FIELDS})
-
-    def above(self, score: float) -> Prediction:
-        """The prediction with the instances whose score is at least ``score``; itself where it has no scores."""
-        return self if self.scores is None else self[self.scores >= score]
-
-    def to(self, device: torch.device | str) -> Prediction:
-        """The same prediction with all its tensors on ``device``."""
-        return self._map({f.name: lambda v: v.to(device) for f in dataclasses.fields(self)})
-
-    def _map(self, change: dict[str, Any]) -> Prediction:
-        values = {name: getattr(self, name) for name in change}
-        return dataclasses.replace(
-            self, **{name: change[name](value) for name, value in values.items() if isinstance(value, Tensor)}
-        )
-
-    def shares(self) -> dict[str, float]:
-        """The share of the image's pixels that each class in ``semantic`` covers, largest first."""
-        if self.semantic is None:
-            return {}
-        known = self.semantic[self.semantic != IGNORE]
-        counts = torch.bincount(known.flatten(), minlength=len(self.classes)).tolist()
-        total = max(1, self.semantic.numel())
-        found = {name: count / total for name, count in zip(self.classes, counts, strict=False) if count}
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-    def draw(self, image: Any, **options: Any) -> PILImage:
-        """A picture of ``image`` with this prediction on it; see :func:`scenewise.results.picture.draw_prediction`."""
-        from scenewise.results.picture import draw_prediction
-
-        return draw_prediction(image, self, **options)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, ready for ``json.dump``; see :func:`scenewise.results.record.to_json`."""
-        from scenewise.results.record import to_json
-
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """The prediction that :meth:`to_json` wrote; see :func:`scenewise.results.record.from_json`."""
-        from scenewise.results.record import from_json
-
-        return from_json(record)
-
-    def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Entries of a COCO results file; see :func:`scenewise.results.record.to_coco`."""
-        from scenewise.results.record import to_coco
-
-        return to_coco(self, image_id, category_ids)

@@ -8,15 +8,16 @@ from typing import ClassVar
 import pytest
 import torch
 
+from scenewise.catalog import build
 from scenewise.data import open_data
+from scenewise.data.inputs import TensorFile, save_tensors_by_image, with_inputs
 from scenewise.data.loader import Epochs, training_batches
-from scenewise.data.proposals import ProposalFile, save_proposals, with_proposals
 from scenewise.data.transforms.by_name import build_transforms
 from scenewise.engine.evaluate import evaluate
 from scenewise.engine.proposals import write_proposals
 from scenewise.errors import DataError, UsageError
 from scenewise.model import Model
-from scenewise.types import InputSpec, Prediction
+from scenewise.types import InputSpec, Interface, Output
 
 SCENES = "scenes:count=3,size=32x48,fields=boxes+labels"
 
@@ -24,8 +25,10 @@ SCENES = "scenes:count=3,size=32x48,fields=boxes+labels"
 class Echo(Model):
     """Gives out the proposals that it is fed, or else the box of the whole image."""
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "scores"})
+    @classmethod
+    def interface(cls, **arguments):
+        return Interface({"boxes", "labels"}, {"boxes", "scores"}, {"proposals"})
+
     seen: ClassVar[list[torch.Tensor]] = []
 
     def __init__(self, classes, *, input: InputSpec | None = None) -> None:
@@ -36,10 +39,10 @@ class Echo(Model):
         return {"none": self.weight.sum()}
 
     def predict(self, batch):
-        self.seen.extend(batch.proposals)
-        given = batch.proposals or [torch.tensor([[0.0, 0.0, w, h]]) for h, w in batch.sizes]
+        self.seen.extend(batch.inputs.get("proposals", []))
+        given = batch.inputs.get("proposals") or [torch.tensor([[0.0, 0.0, w, h]]) for h, w in batch.sizes]
         return [
-            Prediction(size, self.classes, boxes=boxes, scores=torch.ones(len(boxes)))
+            Output(size, boxes=boxes, scores=torch.ones(len(boxes)))
             for boxes, size in zip(given, batch.sizes, strict=True)
         ]
 
@@ -52,25 +55,29 @@ def data():
 @pytest.fixture
 def path(data, tmp_path):
     path = tmp_path / "proposals.safetensors"
-    save_proposals({data.image_id(i): torch.tensor([[1.0, 2, 20 + i, 30], [0, 0, 5, 5]]) for i in range(3)}, path)
+    save_tensors_by_image(
+        {data.image_id(i): torch.tensor([[1.0, 2, 20 + i, 30], [0, 0, 5, 5]]) for i in range(3)}, path
+    )
     return path
 
 
 def test_they_come_with_the_samples_and_move_with_the_image(data, path):
-    opened = pickle.loads(pickle.dumps(with_proposals(data, path)))  # as a loader's process gets it
+    opened = pickle.loads(pickle.dumps(with_inputs(data, {"proposals": path})))  # as a loader's process gets it
     assert "proposals" not in data.sample(0)[1]
     assert opened.sample(2)[1]["proposals"].tolist() == [[1, 2, 22, 30], [0, 0, 5, 5]]
     order = Epochs(3, 3, seed=0, epoch=0)
     flip = build_transforms([{"RandomHorizontalFlip": {"p": 1.0}}])
-    (batch,) = training_batches(opened, order, transform=flip, seed=0, needs=frozenset({"boxes", "labels"}))
-    assert sorted(boxes.tolist() for boxes in batch.proposals)[0] == [[26, 2, 47, 30], [43, 0, 48, 5]]
-    assert type(batch.proposals[0]) is torch.Tensor
+    (batch,) = training_batches(
+        opened, order, transform=flip, seed=0, needs=frozenset({"boxes", "labels"}), takes=frozenset({"proposals"})
+    )
+    assert sorted(boxes.tolist() for boxes in batch.inputs["proposals"])[0] == [[26, 2, 47, 30], [43, 0, 48, 5]]
+    assert type(batch.inputs["proposals"][0]) is torch.Tensor
 
 
 def test_evaluation_feeds_them_in_the_frame_of_the_resized_image(data, path):
     model = Echo(data.classes, input=InputSpec(size=(64, 48)))
     Echo.seen.clear()
-    scores = evaluate(model, SCENES, "train", proposals=path)
+    scores = evaluate(model, SCENES, "train", inputs={"proposals": path})
     assert Echo.seen[0].tolist() == [[1, 4, 20, 60], [0, 0, 5, 10]]
     assert scores["images"] == 3
 
@@ -78,25 +85,24 @@ def test_evaluation_feeds_them_in_the_frame_of_the_resized_image(data, path):
 def test_a_model_writes_what_it_finds(data, tmp_path):
     path = tmp_path / "whole.safetensors"
     write_proposals(Echo(data.classes, input=InputSpec(size=(64, 48))), SCENES, "train", path, count=1)
-    assert ProposalFile(path)[data.image_id(1)].tolist() == [[0, 0, 48, 32]]
+    assert TensorFile(path, "proposals")[data.image_id(1)].tolist() == [[0, 0, 48, 32]]
 
 
 def test_errors_name_the_file_and_the_image(data, path, tmp_path):
     with pytest.raises(DataError, match=r"none.safetensors: not found; expected a file of proposals"):
-        with_proposals(data, tmp_path / "none.safetensors")
+        with_inputs(data, {"proposals": tmp_path / "none.safetensors"})
     (tmp_path / "text.safetensors").write_text("no")
     with pytest.raises(DataError, match=r"text.safetensors: not a safetensors file"):
-        with_proposals(data, tmp_path / "text.safetensors")
+        with_inputs(data, {"proposals": tmp_path / "text.safetensors"})
     other = open_data("scenes:count=3,size=32x48", "val")
     with pytest.raises(DataError, match=rf"no proposals for 3 of the 3 images of .*, the first '{other.image_id(0)}'"):
-        with_proposals(other, path)
-    save_proposals({"a": torch.zeros(2, 3)}, path)
-    with pytest.raises(DataError, match=r"a: found \[2, 3\]; expected finite boxes \[P,4\]"):
-        ProposalFile(path)["a"]
+        with_inputs(other, {"proposals": path})
+    save_tensors_by_image({"a": torch.zeros(2, 3)}, path)
+    with pytest.raises(DataError, match=r"a: proposals: found \[2, 3\]; expected finite boxes \[P,4\]"):
+        TensorFile(path, "proposals")["a"]
 
 
 def test_a_model_without_boxes_writes_none(data, tmp_path):
-    model = Echo(data.classes)
-    model.fills = frozenset({"semantic_logits"})
+    model = build("unet", data.classes, width=1, depth=1)
     with pytest.raises(UsageError, match="expected one that fills boxes"):
         write_proposals(model, data, "train", tmp_path / "x.safetensors")

@@ -4,20 +4,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from scenewise.catalog import build
 from scenewise.engine.augmented import Augmented, Ensemble
 from scenewise.engine.tiles import Tiles
 from scenewise.errors import UsageError
-from scenewise.types import Batch, Prediction
+from scenewise.fields.keypoints import SKELETONS
+from scenewise.fields.table import count, given, select
+from scenewise.ops.views import View
+from scenewise.types import Batch, Output, Skeleton
 
 CLASSES = ("a", "b", "c")
+SIDES = Skeleton(pairs=((0, 1),))
 KERNEL = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
 
 
 def model(batch, kernel=KERNEL):
     logits = F.conv2d(batch.images, 3 * kernel, padding=1)
     return [
-        Prediction(size=(h, w), classes=CLASSES, semantic_logits=row[:, :h, :w])
-        for row, (h, w) in zip(logits, batch.sizes, strict=True)
+        Output(size=(h, w), semantic_logits=row[:, :h, :w]) for row, (h, w) in zip(logits, batch.sizes, strict=True)
     ]
 
 
@@ -38,7 +42,7 @@ BATCH = ((12, 15), (9, 20), (12, 20))
 
 def assert_same(found, wanted, average="logits"):
     for a, b in zip(found, wanted, strict=True):
-        assert (a.size, a.classes) == (b.size, b.classes)
+        assert a.size == b.size
         scores = b.semantic_logits if average == "logits" else b.semantic_logits.log_softmax(0)
         torch.testing.assert_close(a.semantic_logits, scores, rtol=1e-5, atol=1e-5)
 
@@ -141,7 +145,7 @@ def finder(batch, jitter=0.0):
         scores = torch.tensor([0.9, 0.8, 0.7])
         fields = {"masks": masks, "roi_masks": torch.stack(frames), "keypoints": torch.tensor(points)}
         labels = torch.arange(3)
-        found.append(Prediction((h, w), CLASSES, boxes=torch.tensor(boxes), labels=labels, scores=scores, **fields))
+        found.append(Output((h, w), boxes=torch.tensor(boxes), labels=labels, scores=scores, **fields))
     return found
 
 
@@ -160,8 +164,8 @@ def rectangles():
 def test_views_of_objects_come_back_to_the_image(options):
     batch = rectangles()
     [alone] = finder(batch)
-    [fused] = Augmented(**({"flip": False} | options), pairs=[(0, 1)])(finder)(batch)
-    assert (fused.size, fused.classes, len(fused)) == ((40, 60), CLASSES, 3)  # what the views share is there once
+    [fused] = Augmented(**({"flip": False} | options), skeleton=SIDES)(finder)(batch)
+    assert (fused.size, count(fused)) == ((40, 60), 3)  # what the views share is there once
     names = ["boxes", "labels", "scores", "masks", "roi_masks"]
     if "flip" in options:
         names.append("keypoints")  # of a turned image, another corner is the upper left one
@@ -173,7 +177,7 @@ def test_each_view_is_put_back_where_it_came_from():
     batch = rectangles()
     for turns in range(4):
         for flip in (False, True):
-            augmented = Augmented(scales=(0.5,), flip=flip, quarter_turns=(turns,), nms_iou=1.0, pairs=[(0, 1)])
+            augmented = Augmented(scales=(0.5,), flip=flip, quarter_turns=(turns,), nms_iou=1.0, skeleton=SIDES)
             [fused] = augmented(finder)(batch)
             for boxes in fused.boxes.reshape(-1, 3, 4) if not flip else [fused.boxes[::2], fused.boxes[1::2]]:
                 torch.testing.assert_close(boxes, finder(batch)[0].boxes)
@@ -181,10 +185,10 @@ def test_each_view_is_put_back_where_it_came_from():
 
 def test_views_without_objects():
     def nothing(batch):
-        return [prediction[torch.zeros(3, dtype=torch.bool)] for prediction in finder(batch)]
+        return [select(output, torch.zeros(3, dtype=torch.bool)) for output in finder(batch)]
 
-    [found] = Augmented(scales=(0.5, 1.0), quarter_turns=(0, 1), pairs=[(0, 1)])(nothing)(rectangles())
-    assert len(found) == 0
+    [found] = Augmented(scales=(0.5, 1.0), quarter_turns=(0, 1), skeleton=SIDES)(nothing)(rectangles())
+    assert count(found) == 0
     assert found.masks.shape == (0, 40, 60)
     assert found.keypoints.shape == (0, 2, 3)
 
@@ -193,7 +197,7 @@ def test_left_and_right_keypoints_of_a_mirrored_view_change_places():
     """The finder sees the joint on the left well; in the mirror image that is the right one."""
     batch = rectangles()
     [alone] = finder(batch)
-    [fused] = Augmented(flip=True, nms_iou=1.0, pairs=[(0, 1)])(finder)(batch)
+    [fused] = Augmented(flip=True, nms_iou=1.0, skeleton=SIDES)(finder)(batch)
     plain, mirrored = fused.keypoints[::2], fused.keypoints[1::2]  # of equal scores, the first view's comes first
     torch.testing.assert_close(plain, alone.keypoints)
     torch.testing.assert_close(mirrored[..., :2], alone.keypoints[..., :2])
@@ -207,39 +211,119 @@ def test_views_that_disagree_are_united_and_suppress_each_other():
     [fused] = Ensemble((finder, near))(batch)
     torch.testing.assert_close(fused.boxes, finder(batch)[0].boxes)
     [fused] = Ensemble((finder, near), nms_iou=0.99)(batch)
-    assert len(fused) == 6
+    assert count(fused) == 6
     [fused] = Ensemble((finder, far))(batch)
-    assert len(fused) == 6
+    assert count(fused) == 6
     assert fused.scores.tolist() == sorted(fused.scores.tolist(), reverse=True)
 
 
 def test_proposals_move_with_the_image():
     boxes = torch.tensor([[4.0, 8, 24, 20], [20, 4, 56, 36], [40, 20, 48, 28]])
     batch = rectangles()
-    batch.proposals = [boxes]
+    batch.inputs = {"proposals": [boxes]}
     seen = []
 
     def detector(batch):
         [found] = finder(batch)
-        torch.testing.assert_close(batch.proposals[0], found.boxes)
+        torch.testing.assert_close(batch.inputs["proposals"][0], found.boxes)
         seen.append(batch.sizes[0])
         return [found]
 
-    Augmented(scales=(0.5, 1.0), flip=True, quarter_turns=(0, 1, 2, 3), pairs=[(0, 1)])(detector)(batch)
+    Augmented(scales=(0.5, 1.0), flip=True, quarter_turns=(0, 1, 2, 3), skeleton=SIDES)(detector)(batch)
     assert set(seen) == {(20, 30), (30, 20), (40, 60), (60, 40)}
     assert len(seen) == 16
 
 
 def test_what_can_not_be_fused_is_refused():
-    def embedder(batch):
-        return [Prediction(size, CLASSES, embedding=torch.zeros(4)) for size in batch.sizes]
+    def labeller(batch):
+        return [Output(size, semantic=torch.zeros(size).long()) for size in batch.sizes]
 
-    with pytest.raises(UsageError, match="class scores of pixels, or boxes with scores; this model fills neither"):
-        Augmented()(embedder)(rectangles())
-    with pytest.raises(UsageError, match="keypoint 16, there are 2"):
-        Augmented()(finder)(rectangles())
-    with pytest.raises(UsageError, match=r"tiles fuse the class scores of pixels \(semantic_logits\)"):
+    def pointer(batch):
+        return [Output(size, keypoints=torch.ones(1, 2, 3), scores=torch.ones(1)) for size in batch.sizes]
+
+    with pytest.raises(
+        UsageError, match="test-time augmentation: semantic can't be fused over several views or models"
+    ):
+        Augmented()(labeller)(rectangles())
+    with pytest.raises(UsageError, match="ensemble: semantic can't be fused"):
+        Ensemble((labeller, labeller))(rectangles())
+    with pytest.raises(UsageError, match="united by their boxes and scores; this model's have no boxes"):
+        Augmented(skeleton=SIDES)(pointer)(rectangles())
+    for skeleton, message in ((None, "which these are is not known"), (SKELETONS["coco"], "keypoint 16; there are 2")):
+        with pytest.raises(UsageError, match=message):
+            Augmented(skeleton=skeleton)(finder)(rectangles())
+    with pytest.raises(UsageError, match="tiles: maps of pixels can be joined, and this model fills labels"):
         Tiles((40, 60))(finder)(rectangles())
+    batch = rectangles()
+    batch.inputs = {"proposals": [torch.zeros(1, 4)]}
+    with pytest.raises(UsageError, match="an image's proposals can't be cut into tiles"):
+        Tiles((40, 60))(model)(batch)
+
+
+def mapper(batch):
+    """Fills every kind of map with something that the place alone decides."""
+    outputs = []
+    for image, (h, w) in zip(batch.images, batch.sizes, strict=True):
+        x = image[0, :h, :w]
+        normals = torch.stack((x - 0.5, image[1, :h, :w] - 0.5, torch.full_like(x, -1.0)))
+        maps = {
+            "semantic_logits": image[:, :h, :w],
+            "boundary": x,
+            "depth": 1 + x,
+            "normals": normals / normals.norm(dim=0),
+        }
+        outputs.append(Output((h, w), **maps, flow=normals[:2], embedding=image[:, :h, :w].mean((1, 2))))
+    return outputs
+
+
+def test_every_map_is_fused_and_none_is_dropped():
+    """Two of a kind give what one gives; a flipped view's vectors are turned back with it."""
+    batch = images((12, 16))
+    wanted = given(mapper(batch)[0])
+    for fused in (
+        Augmented(average="logits", flip=False, scales=(1.0, 1.0))(mapper),
+        Ensemble((mapper, mapper), average="logits"),
+    ):
+        found = given(fused(batch)[0])
+        assert list(found) == list(wanted)
+        for name, value in wanted.items():
+            torch.testing.assert_close(found[name], value, msg=name)
+    flipped = given(Augmented(average="logits")(mapper)(batch)[0])
+    assert list(flipped) == list(wanted)
+    for name in ("boundary", "depth", "semantic_logits"):
+        torch.testing.assert_close(flipped[name], wanted[name], msg=name)
+    torch.testing.assert_close(flipped["flow"][0], torch.zeros(12, 16))  # the mean of a movement and its mirror image
+    torch.testing.assert_close(flipped["flow"][1], wanted["flow"][1])
+    torch.testing.assert_close(flipped["normals"].norm(dim=0), torch.ones(12, 16))
+
+
+@pytest.mark.parametrize(("turns", "flip"), [(1, False), (2, False), (3, False), (0, True), (1, True), (3, True)])
+def test_vectors_turn_with_their_view(turns, flip):
+    """A vector that points to a pixel points to the same pixel in every view."""
+    view = View.of((4, 6), turns, flip)
+    start, end = torch.tensor([1.5, 2.5]), torch.tensor([4.5, 0.5])
+    corners = torch.stack((torch.cat((start, start)), torch.cat((end, end))))
+    moved = view.boxes(corners)[:, :2]
+    there = (moved[1] - moved[0])[:, None, None].expand(2, *view.size)
+    back = view.vectors_back(view.map_back(there))
+    torch.testing.assert_close(back, (end - start)[:, None, None].expand(2, 4, 6))
+
+
+def test_unknown_depth_stays_unknown_where_no_view_knows_it():
+    def half(batch, left=True):
+        depth = torch.full(batch.sizes[0], 2.0)
+        depth[:, : depth.shape[1] // 2 if left else 2] = torch.nan
+        return [Output(batch.sizes[0], depth=depth)]
+
+    [fused] = Ensemble((half, lambda batch: half(batch, left=False)))(images((4, 8)))
+    assert fused.depth[:, :2].isnan().all()
+    assert (fused.depth[:, 2:] == 2).all()
+
+
+def test_views_that_fill_other_fields_are_refused():
+    depth = lambda batch: [Output(size, depth=torch.ones(size)) for size in batch.sizes]  # noqa: E731
+    with pytest.raises(UsageError, match="ensemble: one has semantic_logits, another depth"):
+        Ensemble((model, depth))(images((5, 5)))
 
 
 def test_wrong_settings_are_refused():
@@ -256,8 +340,9 @@ def test_wrong_settings_are_refused():
 
 
 def test_models_of_other_classes_are_refused():
-    def other(batch):
-        return [Prediction(p.size, ("a", "b", "d"), semantic_logits=p.semantic_logits) for p in model(batch)]
-
-    with pytest.raises(UsageError, match="the views' classes disagree: a, b, c and a, b, d"):
-        Ensemble((model, other))(images((5, 5)))
+    models = [build("unet", classes, width=1, depth=1, padding="same") for classes in (CLASSES, ("a", "b", "d"))]
+    with pytest.raises(UsageError, match="the models' classes disagree: a, b, c and a, b, d"):
+        Ensemble(tuple(models))
+    two = lambda batch: [Output(o.size, semantic_logits=o.semantic_logits[:2]) for o in model(batch)]  # noqa: E731
+    with pytest.raises(UsageError, match="scores of 3 classes can't be fused with those of 2"):
+        Ensemble((model, two))(images((5, 5)))

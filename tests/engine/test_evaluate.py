@@ -18,7 +18,7 @@ from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.metrics.proposals import ProposalMetrics
 from scenewise.metrics.voc import VocMetrics
-from scenewise.types import Prediction
+from scenewise.results.prediction import Prediction
 
 DETECTOR = frozenset({"boxes", "labels", "scores"})
 MASKS, POSES = DETECTOR | {"roi_masks"}, DETECTOR | {"keypoints"}

@@ -169,7 +169,7 @@ def test_overrides_reach_into_stages(tiny_recipe):
         ([{"stages": []}], r"stages\.0\.stages is given"),
         ([{"init": "stage-1"}], r"stages\.0: init is 'stage-1'; expected .* an earlier stage \(there is none\)"),
         ([{}, {}, {"init": "stage-3"}], r"stages\.2: init is 'stage-3'.*\(stage-1 to stage-2\)"),
-        ([{}, {"data": {"proposals": "stage-2"}}], r"stages\.1: data\.proposals is 'stage-2'"),
+        ([{}, {"data": {"inputs": {"proposals": "stage-2"}}}], r"data\.inputs\.proposals is 'stage-2'"),
         ([{}, {"model": {"system": "unett"}}], r"stages\.1: model: there is no system 'unett'; did you mean 'unet'"),
     ],
 )
@@ -204,7 +204,11 @@ def test_alternating_training_of_faster_rcnn(tmp_path):
     both = finder | detector | {"system": "faster-rcnn"}
     stages = [
         {},
-        {"init": None, "model": detector, "data": {"proposals": "stage-1", "val_proposals": "stage-1"}},
+        {
+            "init": None,
+            "model": detector,
+            "data": {"inputs": {"proposals": "stage-1"}, "val_inputs": {"proposals": "stage-1"}},
+        },
         {"init": "stage-2", "trainer": {"freeze": ["features"]}},
         {"init": ["stage-2", "stage-3"], "model": both, "trainer": {"freeze": ["features", "rpn"]}},
     ]
@@ -234,7 +238,7 @@ def test_proposals_are_not_found_twice(tmp_path, monkeypatch):
     """They are on disk before the stage that wants them begins."""
     detector = {k: ALTERNATING["model"][k] for k in ("backbone", "design", "input")}
     detector |= {"system": "fast-rcnn", "head": {"kind": "fc", "channels": 16}}
-    proposed = {"proposals": "stage-1", "val_split": None}
+    proposed = {"inputs": {"proposals": "stage-1"}, "val_split": None}
     recipe = ALTERNATING | {"stages": [{}, {"init": None, "model": detector, "data": proposed}]}
     recipe["trainer"] = recipe["trainer"] | {"folder": str(tmp_path), "name": "run"}
     crash_in_second_stage(recipe, monkeypatch)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from scenewise.engine.tiles import Tiles
 from scenewise.errors import UsageError
-from scenewise.types import Batch, Prediction
+from scenewise.types import Batch, Output
 
 CLASSES = ("a", "b", "c")
 KERNEL = torch.randn(3, 3, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -24,8 +24,7 @@ def local(batch):
 
 def answers(logits, batch):
     return [
-        Prediction(size=(h, w), classes=CLASSES, semantic_logits=row[:, :h, :w])
-        for row, (h, w) in zip(logits, batch.sizes, strict=True)
+        Output(size=(h, w), semantic_logits=row[:, :h, :w]) for row, (h, w) in zip(logits, batch.sizes, strict=True)
     ]
 
 
@@ -45,7 +44,7 @@ def test_a_pointwise_model_sees_no_tiles(blend, overlap, average):
     batch = images((23, 40), (8, 11), (5, 30), (31, 9), (1, 1))
     found = Tiles((8, 11), overlap, blend, average, batch_size=4)(pointwise)(batch)
     for prediction, whole in zip(found, pointwise(batch), strict=True):
-        assert (prediction.size, prediction.classes) == (whole.size, CLASSES)
+        assert prediction.size == whole.size
         wanted = whole.semantic_logits if average == "logits" else whole.semantic_logits.log_softmax(0)
         torch.testing.assert_close(prediction.semantic_logits, wanted, rtol=1e-5, atol=1e-5)
 
@@ -147,7 +146,7 @@ def test_wrong_settings_are_refused():
 
 def test_a_model_without_class_scores_is_refused():
     def boxes(batch):
-        return [Prediction(size=size, classes=CLASSES, boxes=torch.zeros(0, 4)) for size in batch.sizes]
+        return [Output(size=size, boxes=torch.zeros(0, 4)) for size in batch.sizes]
 
-    with pytest.raises(UsageError, match=r"tiles fuse the class scores of pixels .*; this model fills none"):
+    with pytest.raises(UsageError, match=r"tiles: maps of pixels can be joined, and this model fills boxes"):
         Tiles((8, 8))(boxes)(images((9, 9)))

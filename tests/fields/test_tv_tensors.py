@@ -7,7 +7,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from scenewise.errors import UsageError
-from scenewise.types import KeyPoints, NormalMap
+from scenewise.fields.dense import NormalMap
+from scenewise.fields.keypoints import KeyPoints
+from scenewise.types import Skeleton
 
 HEIGHT, WIDTH = 5, 8  # not square, so that mixed-up axes show
 
@@ -64,13 +66,13 @@ def test_transforms_of_whole_samples_reach_the_normals(normals):
 def test_flipped_keypoints_stay_on_their_pixels(flip):
     picture = torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8)
     picture[1, 2] = 1
-    points = KeyPoints(torch.tensor([[[2.5, 1.5]]]), canvas_size=(HEIGHT, WIDTH))
+    points = KeyPoints.of(Skeleton(pairs=()))(torch.tensor([[[2.5, 1.5]]]), canvas_size=(HEIGHT, WIDTH))
     box = tv_tensors.BoundingBoxes(torch.tensor([[2.0, 1, 3, 2]]), format="XYXY", canvas_size=(HEIGHT, WIDTH))
 
     row, column = flip(tv_tensors.Mask(picture)).nonzero()[0].tolist()
     flipped = flip(points)
 
-    assert type(flipped) is KeyPoints
+    assert type(flipped) is type(points)
     assert flipped.canvas_size == (HEIGHT, WIDTH)
     assert flipped.tolist() == [[[column + 0.5, row + 0.5]]]
     assert flip(box).tolist() == [[column, row, column + 1, row + 1]]

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from scenewise.errors import UsageError
+from scenewise.fields.semantic import SemanticMask
 from scenewise.losses.class_weights import ClassFrequency, class_weights, count_classes
-from scenewise.types import IGNORE, SemanticMask
+from scenewise.types import IGNORE
 
 MODES = ("inverse", "median", "inverse-log", "effective")
 MAPS = [

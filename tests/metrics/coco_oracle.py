@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from scenewise.metrics.coco import CocoMetrics
-from scenewise.types import Prediction
+from scenewise.results.prediction import Prediction
 
 NATIVE = {"box": "bbox", "mask": "segm", "keypoints": "keypoints"}
 Record = dict[str, Any]

@@ -15,7 +15,7 @@ import torch
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import COCO_SIGMAS, OTHER_SIGMA, CocoMetrics, best_of_each_class, evaluate
 from scenewise.metrics.proposals import ProposalMetrics
-from scenewise.types import Prediction
+from scenewise.results.prediction import Prediction
 from tests.metrics.coco_oracle import measured, random_case, reference, samples
 
 KINDS = ("box", "mask", "keypoints")

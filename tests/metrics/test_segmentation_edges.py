@@ -9,7 +9,8 @@ import torch
 from scenewise.errors import UsageError
 from scenewise.metrics.segmentation import ConfusionMatrix
 from scenewise.metrics.segmentation_edges import BoundaryF1, TrimapMetrics, edge_distance
-from scenewise.types import IGNORE, Prediction
+from scenewise.results.prediction import Prediction
+from scenewise.types import IGNORE
 
 V = IGNORE
 SIZE = (11, 14)

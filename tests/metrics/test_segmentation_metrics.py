@@ -13,7 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from scenewise.errors import UsageError
 from scenewise.metrics import Metric
 from scenewise.metrics.segmentation import ConfusionMatrix, ImageMeans, SegmentationMetrics, class_mean
-from scenewise.types import IGNORE, Prediction
+from scenewise.results.prediction import Prediction
+from scenewise.types import IGNORE
 
 V = IGNORE
 GOLDEN_TRUTH = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, V, 1]])

@@ -10,7 +10,7 @@ import torch
 
 from scenewise.errors import UsageError
 from scenewise.metrics.voc import VocMetrics
-from scenewise.types import Prediction
+from scenewise.results.prediction import Prediction
 
 
 def slow_ap(images, label, threshold, one):

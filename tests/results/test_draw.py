@@ -11,13 +11,37 @@ from torchvision import tv_tensors
 from scenewise.draw import legends
 from scenewise.draw.colors import depth_color, normal_color, oklab, palette, readable_on
 from scenewise.draw.legends import PAGE, Pen
-from scenewise.draw.tags import place_tags, tag_text
+from scenewise.draw.look import IGNORED, Look, Scene
+from scenewise.draw.pages import side_by_side
+from scenewise.draw.tags import place_tags
 from scenewise.errors import UsageError
-from scenewise.results import picture as draw
-from scenewise.results.picture import SKELETONS, draw_prediction, draw_sample, side_by_side
-from scenewise.types import IGNORE, Prediction, SemanticMask
+from scenewise.fields.keypoints import SKELETONS
+from scenewise.fields.semantic import MAX_ROWS, SemanticMask
+from scenewise.fields.table import FIELDS, given
+from scenewise.results.picture import draw_sample
+from scenewise.results.prediction import Prediction
+from scenewise.types import IGNORE
 
 CLASSES = ("road", "car", "sky")
+
+
+def draw_prediction(image, prediction, **options):
+    return prediction.draw(image, **options)
+
+
+def scene_of(classes=CLASSES, **values):
+    """What fields are painted with."""
+    look = values.pop("look", Look())
+    return Scene(look, Pen.of(*SIZE, 480, None), tuple(classes), palette(len(classes)), **values)
+
+
+def tag_text(prediction, index, muted, named=True):
+    """The words of a tag: those of all fields."""
+    scene = scene_of(prediction.classes if named else prediction.classes[1:2], muted=np.full(len(prediction), muted))
+    words = [FIELDS[name].words(value, index, scene) for name, value in given(prediction).items()]
+    return " ".join(word for word in (*words, "(ignored)" if muted else "") if word)
+
+
 SIZE = (360, 500)
 
 
@@ -147,7 +171,9 @@ def test_nothing_to_draw_gives_the_image():
         {"masks": torch.zeros(1, *SIZE).bool()},
         {"keypoints": torch.zeros(1, 17, 3)},
     ):
-        assert np.array_equal(pixels(draw_prediction(photograph(), instances(**empty), skeleton="coco")), photograph())
+        assert np.array_equal(
+            pixels(draw_prediction(photograph(), instances(**empty), links=SKELETONS["coco"].links)), photograph()
+        )
 
 
 @pytest.mark.parametrize(
@@ -191,8 +217,8 @@ def test_images_that_do_not_fit(image, message):
         ({"colors": [(1, 2, 3)]}, "there are 1 colors; expected one for each of 3 classes"),
         ({"color_by": "size"}, "color_by is 'size'; expected 'class' or 'instance'"),
         ({"color_by": "class"}, "the prediction has no labels"),
-        ({"skeleton": "horse"}, "no skeleton 'horse'; known: coco, lsp"),
-        ({"skeleton": [(0, 9)]}, r"joins keypoints \(0, 9\); the prediction has 4 keypoints"),
+        ({"skelton": ()}, "there is no option 'skelton'; known: colors, alpha"),
+        ({"links": [(0, 9)]}, r"joins keypoints \(0, 9\); the prediction has 4 keypoints"),
         ({"depth_range": (3, 1)}, r"depth_range is \(3, 1\); expected \(near, far\)"),
         ({"font": "/no/font.ttf"}, "font /no/font.ttf: can't be read"),
     ],
@@ -254,7 +280,7 @@ def test_given_colors_are_used():
 
 def test_legend_rows_are_the_shares_largest_first():
     labels = np.array([[0, 1, 1, 1], [2, 2, IGNORE, 1]])
-    rows = draw._semantic_rows(labels, CLASSES, palette(3))
+    rows = FIELDS["semantic"].legend(torch.from_numpy(labels), scene_of())
     assert [(row.name, row.value) for row in rows] == [
         ("car", "50.0 %"),
         ("sky", "25.0 %"),
@@ -263,12 +289,12 @@ def test_legend_rows_are_the_shares_largest_first():
     ]
     assert [row.colors for row in rows] == [(palette(3)[1],), (palette(3)[2],), (palette(3)[0],), ()]
     many = tuple(f"class {i}" for i in range(100))
-    rows = draw._semantic_rows(np.arange(100).reshape(10, 10), many, palette(100))
-    assert len(rows) == draw.MAX_ROWS
+    rows = FIELDS["semantic"].legend(torch.arange(100).reshape(10, 10), scene_of(many))
+    assert len(rows) == MAX_ROWS
     assert (rows[-1].name, rows[-1].value) == ("71 more classes", "71.0 %")
     few = np.zeros((100, 100), int)
     few[0, 0] = 1
-    assert draw._semantic_rows(few, CLASSES, palette(3))[1].value == "<0.1 %"
+    assert FIELDS["semantic"].legend(torch.from_numpy(few), scene_of())[1].value == "<0.1 %"
 
 
 def test_more_than_256_classes():
@@ -343,7 +369,8 @@ def test_many_instances_of_two_classes_take_two_rows():
     labels = torch.tensor([0, 1, 1, 1])
     prediction = instances(boxes=torch.rand(4, 4), labels=labels, masks=torch.zeros(4, *SIZE).bool())
     colors = palette(4)
-    rows = draw._instance_rows(prediction, colors, np.array([False, False, False, True]))
+    muted = np.array([False, False, False, True])
+    rows = FIELDS["labels"].legend(prediction.labels, scene_of(instance_colors=colors, muted=muted))
     assert [(r.name, r.value) for r in rows] == [("car", "2"), ("road", "1"), ("ignored", "1")]
     assert rows[0].colors == (colors[1], colors[2])
 
@@ -459,9 +486,7 @@ def test_colour_tells_the_class_where_asked():
 def test_poses():
     image = photograph()
     points = torch.tensor([[[100.5, 100.5, 2], [200.5, 100.5, 2], [200.5, 200.5, 1], [300.5, 300.5, 0]]])
-    picture = pixels(
-        draw_prediction(image, instances(keypoints=points), legend=False, skeleton=[(0, 1), (1, 2), (2, 3)])
-    )
+    picture = pixels(draw_prediction(image, instances(keypoints=points), legend=False, links=[(0, 1), (1, 2), (2, 3)]))
     color = palette(1)[0]
     assert near(picture[100, 100], color)
     assert near(picture[100, 150], color)  # a limb
@@ -474,9 +499,9 @@ def test_poses():
 
 @pytest.mark.parametrize(("name", "points"), [("coco", 17), ("lsp", 14)])
 def test_skeletons_join_all_joints(name, points):
-    assert {joint for link in SKELETONS[name] for joint in link} == set(range(points))
-    assert len(set(map(frozenset, SKELETONS[name]))) == len(SKELETONS[name])
-    draw_prediction(photograph(), instances(keypoints=torch.rand(2, points, 3) * 200), skeleton=name)
+    assert {joint for link in SKELETONS[name].links for joint in link} == set(range(points))
+    assert len(set(map(frozenset, SKELETONS[name].links))) == len(SKELETONS[name].links)
+    draw_prediction(photograph(), instances(keypoints=torch.rand(2, points, 3) * 200), links=SKELETONS[name].links)
 
 
 # --- boundaries, depth, normals ---
@@ -567,7 +592,7 @@ def test_what_is_ignored_is_grey():
     }
     picture = pixels(draw_sample(photograph(), target, CLASSES, legend=False))  # type: ignore[arg-type]
     assert near(picture[60, 10], palette(3)[0])
-    assert near(picture[120, 200], draw.IGNORED)
+    assert near(picture[120, 200], IGNORED)
 
 
 def test_real_street(shared_data):

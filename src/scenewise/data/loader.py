@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
-from scenewise.data.transforms.objects import drop_lost_objects
+from scenewise.fields.table import drop_lost, plain_target, take_inputs, with_companions
 from scenewise.types import Batch, Sample, Target
 
 Transform = Callable[..., Any]
@@ -74,9 +73,16 @@ class Epochs(Sampler[list[tuple[int, int]]]):
 class _Transformed(Dataset[Sample]):
     """Samples after their transforms, by batches of (epoch, index)."""
 
-    def __init__(self, data: DataSet, transform: Transform | None, seed: int, needs: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        transform: Transform | None,
+        seed: int,
+        needs: frozenset[str] | None,
+        takes: frozenset[str],
+    ) -> None:
         self.data = data if needs is None else data.only(needs)
-        self.transform, self.seed, self.needs = transform, seed, needs
+        self.transform, self.seed, self.needs, self.takes = transform, seed, needs, takes
 
     def __len__(self) -> int:
         return len(self.data)
@@ -90,11 +96,11 @@ class _Transformed(Dataset[Sample]):
         seed_all(self.seed, epoch, index)
         image, target = self.data.sample(index)
         if self.needs is not None:
-            extra = {"image_id", "ignore", "proposals"} | ({"visibility"} if "keypoints" in self.needs else set())
-            target = {k: v for k, v in target.items() if k in self.needs or k in extra}  # type: ignore[assignment]
+            kept = {"image_id", *with_companions(self.needs), *self.takes}
+            target = {k: v for k, v in target.items() if k in kept}  # type: ignore[assignment]
         if self.transform is not None:
             image, target = self.transform(image, target)
-        return drop_lost_objects(image, target)
+        return image, drop_lost(image, target)  # type: ignore[return-value]
 
 
 def plain(image: Tensor, target: Target) -> tuple[Tensor, Target]:
@@ -102,23 +108,7 @@ def plain(image: Tensor, target: Target) -> tuple[Tensor, Target]:
 
     The image stays uint8 where it is: it is made float when the batch is put together, which is less to move.
     """
-    result: dict[str, Any] = {}
-    for key, value in target.items():
-        if isinstance(value, tv_tensors.TVTensor):
-            value = value.as_subclass(Tensor)
-        result[key] = value
-    if "visibility" in result:
-        visibility = result.pop("visibility")
-        result["keypoints"] = torch.cat([result["keypoints"].float(), visibility[..., None].float()], -1)
-    if "semantic" in result:
-        result["semantic"] = result["semantic"].long()
-    return image.as_subclass(Tensor), result  # type: ignore[return-value]
-
-
-def to_float(image: Tensor) -> Tensor:
-    """``image`` as contiguous float32 in 0..1; uint8 is divided by 255."""
-    floats = image.to(torch.float32, memory_format=torch.contiguous_format)
-    return floats.div_(255) if image.dtype == torch.uint8 else floats.contiguous()
+    return image.as_subclass(Tensor), plain_target(target)
 
 
 class Collate:
@@ -129,7 +119,8 @@ class Collate:
 
     def __call__(self, samples: list[tuple[Tensor, Target]]) -> Batch:
         """The batch of ``samples``."""
-        return Batch.of([image for image, _ in samples], [target for _, target in samples], self.size_divisor)
+        targets, inputs = take_inputs([target for _, target in samples])
+        return Batch.of([image for image, _ in samples], targets, self.size_divisor, inputs)
 
 
 class _Place(NamedTuple):
@@ -203,6 +194,7 @@ def training_batches(
     transform: Transform | None,
     seed: int,
     needs: frozenset[str] | None = None,
+    takes: frozenset[str] = frozenset(),
     size_divisor: int = 1,
     workers: int = 0,
 ) -> Iterable[Batch]:
@@ -211,7 +203,7 @@ def training_batches(
     They can be gone through more than once.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Transformed(data, transform, seed, needs),  # type: ignore[arg-type]
+        _Transformed(data, transform, seed, needs, takes),  # type: ignore[arg-type]
         batch_sampler=order,  # type: ignore[arg-type]
         collate_fn=pack if workers else _as_they_are,
         num_workers=workers,

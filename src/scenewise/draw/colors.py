@@ -52,6 +52,19 @@ def normal_color(normals: Array) -> Array:
     return np.where(known[..., None], colors.round().clip(0, 255), UNKNOWN[0]).astype(np.uint8)
 
 
+def flow_color(flow: Array) -> Array:
+    """RGB uint8 [...,3] of vectors [...,2] (x right, y down) of length 0 to 1: white where nothing moves, the hue that
+    of the direction, as strong as it is far; grey where not finite."""
+    x, y = flow[..., 0], flow[..., 1]
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(known, x, 0), np.where(known, y, 0)
+    strength = np.clip(np.hypot(x, y), 0, 1)[..., None]
+    hue = (np.arctan2(y, x) / (2 * np.pi)) % 1 * 6  # red to the right, then yellow, green, cyan, blue as it turns down
+    corner = np.stack([np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4)], -1).clip(0, 1)
+    colors = 255 * (1 - strength * (1 - corner))
+    return np.where(known[..., None], colors.round(), UNKNOWN[0]).astype(np.uint8)
+
+
 def readable_on(color: Color) -> Color:
     """Black or white, whichever contrasts more with ``color`` (the contrast ratio of WCAG 2.2)."""
     luminance = float(_linear(np.asarray(color)) @ np.array([0.2126, 0.7152, 0.0722]))

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from scenewise.draw.colors import UNKNOWN, Color, depth_color, normal_color
+from scenewise.draw.colors import UNKNOWN, Color, depth_color, flow_color, normal_color
 from scenewise.errors import UsageError
 
 PAGE, INK, FAINT = (255, 255, 255), (32, 33, 36), (110, 113, 120)
@@ -179,6 +179,19 @@ def normal_key(height: int, pen: Pen) -> Image.Image:
     ink = ImageDraw.Draw(strip)
     for row, text in enumerate(lines):
         ink.text((em, 2 * radius + (2.5 + 1.5 * row) * em), text, fill=INK, font=pen.font, anchor="lm")
+    return strip
+
+
+def flow_key(height: int, longest: float, pen: Pen) -> Image.Image:
+    """The strip that explains the colours of flow: a wheel, whose rim stands for a movement of ``longest`` pixels."""
+    em, radius = pen.em, 3 * pen.em
+    text = f"rim: {longest:.3g} px"
+    width = math.ceil(max(2 * radius, pen.font.getlength(text))) + 2 * em
+    strip = Image.new("RGB", (width, max(height, 2 * radius + 4 * em)), PAGE)
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1] / radius
+    wheel = flow_color(np.stack([x, y], -1))
+    strip.paste(Image.fromarray(wheel), (em, em), Image.fromarray(x**2 + y**2 <= 1))
+    ImageDraw.Draw(strip).text((em, 2 * radius + 2.5 * em), text, fill=INK, font=pen.font, anchor="lm")
     return strip
 
 

@@ -9,20 +9,6 @@ from PIL import Image, ImageDraw
 
 from scenewise.draw.colors import Array, Color, readable_on
 from scenewise.draw.legends import Pen, shortened
-from scenewise.types import Prediction
-
-
-def tag_text(prediction: Prediction, index: int, muted: bool, named: bool = True) -> str:
-    """The words beside an instance: class (where ``named``) and score."""
-    words = []
-    if named and prediction.labels is not None:
-        words.append(prediction.classes[int(prediction.labels[index])])
-    if prediction.scores is not None:
-        words.append(f"{float(prediction.scores[index]):.2f}")
-    if muted:
-        words.append("(ignored)")
-    return " ".join(words)
-
 
 _MAX_TAG_SHARE = 0.12  # of the picture; with more of them, tags hide what they speak of
 _MAX_HIDDEN = 0.3  # of any instance's box below one tag

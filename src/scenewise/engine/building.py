@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from scenewise.catalog import build, find, options
+from scenewise.catalog import build, interface_of, options
 from scenewise.data import DataSet, open_data
+from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import mix_seed
-from scenewise.data.proposals import with_proposals
 from scenewise.engine.evaluate import truth_for
 from scenewise.errors import UsageError
 from scenewise.model import Model
@@ -19,20 +19,20 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Instanc
 
 def open_training_data(recipe: Recipe) -> DataSet:
     """The training split that the recipe names, with the fields that its system needs."""
-    data, needs = recipe.data, find(recipe.system).load().needs
+    data, needs = recipe.data, interface_of(recipe.system, recipe.arguments).needs
     opened = open_data(data.train, data.train_split, needs=needs, on_bad_record=data.on_bad_record)
-    return opened if data.proposals is None else with_proposals(opened, data.proposals)
+    return with_inputs(opened, data.inputs)
 
 
 def open_validation_data(recipe: Recipe) -> DataSet | None:
     """The validation split, with what predictions and losses are held against; None where the recipe has none."""
-    data, system = recipe.data, find(recipe.system).load()
+    data, interface = recipe.data, interface_of(recipe.system, recipe.arguments)
     if data.val_split is None:
         return None
-    needs = truth_for(system.needs, system.fills)
+    needs = truth_for(interface.needs, interface.fills)
     source = data.val or data.train
     opened = open_data(source, data.val_split, needs=needs, on_bad_record=data.on_bad_record).only(needs)
-    return opened if data.val_proposals is None else with_proposals(opened, data.val_proposals)
+    return with_inputs(opened, data.val_inputs)
 
 
 def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Model:
@@ -54,6 +54,7 @@ def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Mo
             f"{recipe.system} needs {', '.join(sorted(lacking))}, which {data.source} does not have "
             f"(it has {', '.join(sorted(data.fields))})"
         )
+    model.skeleton = data.skeleton if "keypoints" in model.fills else None
     return model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from scenewise.data import DataSet, open_data
+from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import Collate, plain
-from scenewise.data.proposals import with_proposals
 from scenewise.data.transforms.by_name import ResizeToInput
-from scenewise.engine.fusion import Predictor as Predict
+from scenewise.engine.fusion import Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
 from scenewise.errors import UsageError
+from scenewise.fields.table import measured_by, take_inputs
 from scenewise.metrics import Metric
 from scenewise.metrics.coco import FIELDS, CocoMetrics, Kind
 from scenewise.model import Model
-from scenewise.results.record import CocoResults, category_ids
-from scenewise.types import Batch, InputSpec, Target
+from scenewise.results.coco import CocoResults, category_ids
+from scenewise.results.prediction import Prediction
+from scenewise.types import Batch, Target
 
 Tick = Callable[[int], None]  # told the number of images done
 
@@ -33,7 +35,7 @@ def evaluate(
     precision: Precision = "32",
     procedures: Sequence[Procedure] = (),
     device: torch.device | str | None = None,
-    proposals: str | Path | None = None,
+    inputs: Mapping[str, str | Path] | None = None,
     workers: int = 0,
     results: str | Path | None = None,
     tick: Tick | None = None,
@@ -45,7 +47,8 @@ def evaluate(
         data: a ``format:path`` string, or an open data set.
         split: which part of it, where ``data`` is a string.
         precision, procedures, device: see :class:`~scenewise.engine.predict.Predictor`.
-        proposals: a file of the images' proposals, for systems that take them; see :mod:`scenewise.data.proposals`.
+        inputs: files of what systems take beside the images, by name, such as ``{"proposals": FILE}``; see
+            :mod:`scenewise.data.inputs`.
         workers: processes that load samples.
         results: where to write the predictions as a COCO results file, for a model that finds objects.
         tick: called with the number of images done since its last call.
@@ -62,8 +65,7 @@ def evaluate(
     """
     needs = truth_for(model.needs, model.fills)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
-    if proposals is not None:
-        opened = with_proposals(opened, proposals)
+    opened = with_inputs(opened, inputs or {})
     metrics = metrics_for(model.fills, opened)
     check_classes(model, opened)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
@@ -74,7 +76,7 @@ def evaluate(
         written = CocoResults(getattr(opened, "class_ids", category_ids(model)), _image_numbers(opened))
     run_evaluation(
         predictor.run,
-        predictor.input,
+        model,
         Subset(opened),
         metrics if written is None else [*metrics, written],
         device=predictor.device,
@@ -89,9 +91,7 @@ def evaluate(
 
 def truth_for(needs: frozenset[str], fills: frozenset[str]) -> frozenset[str]:
     """The target fields by which a model that needs and fills these fields may be measured."""
-    names = {"semantic_logits": "semantic", "roi_masks": "masks"}
-    measured = {names.get(name, name) for name in fills}
-    return needs | (measured & Target.__annotations__.keys())  # a score, for one, has no truth
+    return needs | measured_by(fills)
 
 
 def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:
@@ -171,7 +171,7 @@ class Subset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
 
 def run_evaluation(
     predict: Predict,
-    spec: InputSpec,
+    model: Model,
     samples: Subset,
     metrics: Sequence[Metric],
     *,
@@ -183,17 +183,19 @@ def run_evaluation(
 ) -> dict[str, float]:
     """Update ``metrics`` with the predictions for ``samples``; give the summed losses, where ``losses`` is given.
 
-    Images of one size are batched together, up to ``batch_size``, so that no padding is ever fed.
+    ``model`` says how images are fed and what its outputs' labels are called. Images of one size are batched together,
+    up to ``batch_size``, so that no padding is ever fed.
     """
     sums: dict[str, float] = {}
-    fit = ResizeToInput(spec)
-    collate = Collate(spec.size_divisor)
+    fit = ResizeToInput(model.input)
+    collate = Collate(model.input.size_divisor)
     with torch.inference_mode():
         for group in _same_size(samples, batch_size, workers):
-            proposals = [target["proposals"] for _, target in group if "proposals" in target]
             images = [image.as_subclass(Tensor) for image, _ in group]
-            found = predict_images(predict, spec, images, device, proposals=proposals)
-            for prediction, (image, target) in zip(found, group, strict=True):
+            _, inputs = take_inputs([target for _, target in group])
+            found = predict_images(predict, model.input, images, device, inputs=inputs)
+            for output, (image, target) in zip(found, group, strict=True):
+                prediction = Prediction.of(output, (image.shape[-2], image.shape[-1]), model.classes, model.skeleton)
                 truth = plain(image, target)[1]
                 for metric in metrics:
                     metric.update(prediction, truth)

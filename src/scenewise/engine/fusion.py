@@ -1,141 +1,116 @@
-"""What the inference procedures share: their protocol, and the fusion of what several views of one image show.
+"""What the inference procedures share: their protocol, and how outputs of several views of one image become one.
 
-A *predictor* maps a batch to one prediction an image; ``model.predict`` is one. A procedure makes a predictor of a
-predictor (or of several), so that they compose::
+A :data:`Predict` maps a batch to one output per image; ``model.predict`` is one. A procedure makes a ``Predict`` of a
+``Predict`` (or of several), so that they compose::
 
-    predictor = Augmented(scales=(0.75, 1.0, 1.25), flip=True)(Tiles(size=(512, 512))(model.predict))
-    predictions = predictor(batch)
+    predict = Augmented(scales=(0.75, 1.0, 1.25), flip=True)(Tiles(size=(512, 512))(model.predict))
+    outputs = predict(batch)
 
-Class scores of pixels are averaged, and objects united. Where probabilities are averaged, ``semantic_logits`` are the
-logarithms of the averages: their argmax and their softmax are those of the averages.
+How a field is fused is its own affair (``Field.fusion``): maps by their mean, instances by their union. A field that
+can't be fused is refused, never dropped.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
+from scenewise.fields.base import Average, Canvas, How, Size
+from scenewise.fields.table import FIELDS, given
 from scenewise.ops.nms import batched_nms
-from scenewise.types import INSTANCE_FIELDS, Batch, Prediction
+from scenewise.types import Batch, Output
 
-Predictor = Callable[[Batch], list[Prediction]]
-Average = Literal["logits", "probabilities"]
-
-
-def class_scores(prediction: Prediction) -> Tensor:
-    """``prediction.semantic_logits``; a :class:`UsageError` where there are none."""
-    if prediction.semantic_logits is None:
-        raise UsageError("tiles fuse the class scores of pixels (semantic_logits); this model fills none")
-    return prediction.semantic_logits
+Predict = Callable[[Batch], list[Output]]
 
 
 class Fusion:
-    """Class scores of one image, fused from views that arrive one at a time.
+    """The outputs of views of one image, which arrive one at a time, as one.
 
     Args:
         size: (height, width) of the image.
-        average: what is fused, ``"logits"`` or ``"probabilities"``.
-        how: the weighted ``"mean"``, or the ``"max"`` over the views at each class and pixel.
-
-    Views need not cover the image, but together they must. Memory is one canvas, however many views there are.
+        average: of class scores: whether ``"logits"`` or ``"probabilities"`` are fused.
+        how: the ``"mean"`` of maps over the views, or their ``"max"``.
+        nms_iou: of instances of two views of one class whose boxes overlap more than this, the one with the lower score
+            goes.
+        what: the procedure, for messages.
     """
 
     def __init__(
-        self, size: tuple[int, int], average: Average = "probabilities", how: Literal["mean", "max"] = "mean"
+        self, size: Size, average: Average, how: How = "mean", nms_iou: float = 0.5, what: str = "views"
     ) -> None:
-        self.size, self.average, self.how = size, average, how
-        self.classes: tuple[str, ...] = ()
-        self._canvas: Tensor | None = None  # [C,H,W] the weighted sum or the maximum; of probabilities, its logarithm
-        self._weight: Tensor | None = None  # [H,W] the sum of weights
+        self.size, self.average, self.how, self.what = size, average, how, what
+        self._canvases: dict[str, Canvas] = {}
+        self._union = Union(nms_iou, what)
+        self._filled: list[str] | None = None
 
-    def add(
-        self, scores: Tensor, classes: tuple[str, ...], weight: Tensor | float = 1.0, top: int = 0, left: int = 0
-    ) -> None:
-        """Fuse in a view.
-
-        Args:
-            scores: float [C,h,w], before the softmax.
-            classes: their names.
-            weight: positive, a number or [h,w]; without effect on a maximum.
-            top: the image's row at which the view begins.
-            left: the image's column at which it begins.
+    def add(self, output: Output, weight: Tensor | float = 1.0) -> None:
+        """Take in a view's output, in the coordinates of the image; ``weight`` is that of its maps.
 
         Raises:
-            UsageError: the classes are not those of the views before.
+            UsageError: it has a field that can't be fused, or other fields than the views before.
         """
-        if self._canvas is None or self._weight is None:
-            empty = 0.0 if self.average == "logits" and self.how == "mean" else -torch.inf
-            self._canvas = scores.new_full((len(scores), *self.size), empty)
-            self._weight = scores.new_zeros(self.size)
-            self.classes = classes
-        elif classes != self.classes:
-            raise UsageError(f"the views' classes disagree: {', '.join(self.classes)} and {', '.join(classes)}")
-        rows, columns = slice(top, top + scores.shape[-2]), slice(left, left + scores.shape[-1])
-        canvas = self._canvas[:, rows, columns]
-        weight = torch.as_tensor(weight, dtype=scores.dtype, device=scores.device)
-        self._weight[rows, columns] += weight
-        if self.average == "probabilities":
-            scores = scores.log_softmax(0)
-        if self.how == "max":
-            torch.maximum(canvas, scores, out=canvas)
-        elif self.average == "logits":
-            canvas += scores * weight
-        else:  # in logarithms, so that tiny probabilities survive
-            canvas.copy_(torch.logaddexp(canvas, scores + weight.log()))
+        values = given(output)
+        if self._filled is None:
+            self._filled = list(values)
+            refused = [name for name in values if FIELDS[name].fusion == "refuse"]
+            if refused:
+                raise UsageError(f"{self.what}: {refused[0]} can't be fused over several views or models")
+        if list(values) != self._filled:
+            raise UsageError(f"{self.what}: one has {_listed(self._filled)}, another {_listed(list(values))}")
+        for name, value in values.items():
+            if FIELDS[name].fusion == "mean":
+                if name not in self._canvases:
+                    self._canvases[name] = FIELDS[name].canvas(self.size, self.average, self.how)
+                self._canvases[name].add(value, weight)
+        if any(FIELDS[name].fusion == "union" for name in values):
+            self._union.add(output)
 
-    def prediction(self) -> Prediction:
-        """The fused prediction."""
-        assert self._canvas is not None
-        assert self._weight is not None
-        scores = self._canvas
-        if self.how == "mean":
-            scores = scores / self._weight if self.average == "logits" else scores - self._weight.log()
-        return Prediction(size=self.size, classes=self.classes, semantic_logits=scores)
+    def output(self) -> Output:
+        """What they are together."""
+        values = {name: canvas.result() for name, canvas in self._canvases.items()}
+        return Output(self.size, **values, **self._union.fields())  # type: ignore[arg-type]
 
 
 class Union:
-    """Objects of one image, from views that arrive one at a time: all of them, but those that an object of the same
-    class with a higher score overlaps. An object's mask and keypoints come from the view that was surest of it.
+    """Instances of one image, from views that arrive one at a time: all of them, but those that an instance of the same
+    class with a higher score overlaps. An instance's mask and keypoints come from the view that was surest of it.
 
     Args:
         nms_iou: of two boxes of a class that overlap more than this, the one with the lower score goes.
+        what: the procedure, for messages.
 
-    The views' own suppression has run before. How many objects come out is not limited.
+    The views' own suppression has run before. How many instances come out is not limited.
     """
 
-    def __init__(self, nms_iou: float = 0.5) -> None:
-        self.nms_iou = nms_iou
-        self._views: list[Prediction] = []
+    def __init__(self, nms_iou: float = 0.5, what: str = "views") -> None:
+        self.nms_iou, self.what = nms_iou, what
+        self._views: list[dict[str, Tensor]] = []
 
-    def add(self, view: Prediction) -> None:
-        """Take in the objects of a view, in the coordinates of the image.
+    def add(self, view: Output) -> None:
+        """Take in the instances of a view, in the coordinates of the image.
 
         Raises:
-            UsageError: they lack boxes or scores, or the classes are not those of the views before.
+            UsageError: they lack boxes or scores.
         """
         if view.boxes is None or view.scores is None:
+            missing = "boxes" if view.boxes is None else "scores"
             raise UsageError(
-                "test-time augmentation and ensembles fuse the class scores of pixels, or boxes with scores; "
-                "this model fills neither"
+                f"{self.what}: instances are united by their boxes and scores; this model's have no {missing}"
             )
-        if self._views and view.classes != self._views[0].classes:
-            first = self._views[0].classes
-            raise UsageError(f"the views' classes disagree: {', '.join(first)} and {', '.join(view.classes)}")
-        self._views.append(view)
+        self._views.append({n: v for n, v in given(view).items() if FIELDS[n].fusion == "union"})
 
-    def prediction(self) -> Prediction:
-        """The objects that are left, best first."""
-        first = self._views[0]
-        fields: dict[str, Any] = {
-            name: torch.cat([getattr(view, name) for view in self._views])
-            for name in INSTANCE_FIELDS
-            if getattr(first, name) is not None
-        }
+    def fields(self) -> dict[str, Tensor]:
+        """The fields of the instances that are left, best first; empty where no view had any such field."""
+        if not self._views:
+            return {}
+        fields = {name: torch.cat([view[name] for view in self._views]) for name in self._views[0]}
         labels = fields.get("labels", torch.zeros_like(fields["scores"], dtype=torch.int64))
         kept = batched_nms(fields["boxes"], fields["scores"], labels, self.nms_iou)
-        return dataclasses.replace(first, **{name: value[kept] for name, value in fields.items()})
+        return {name: value[kept] for name, value in fields.items()}
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"

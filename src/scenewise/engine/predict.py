@@ -1,4 +1,4 @@
-"""Prediction: from any image to a :class:`Prediction` in that image's own coordinates.
+"""Prediction: from any image to a :class:`~scenewise.results.prediction.Prediction` in that image's own coordinates.
 
 image -> resized as the model's InputSpec says -> batch -> Model.predict -> mapped back to the image
                                                    └ procedures (tiles, flips, ...) stand around it ┘
@@ -7,26 +7,23 @@ image -> resized as the model's InputSpec says -> batch -> Model.predict -> mapp
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
-from scenewise.data.loader import to_float
 from scenewise.engine.allocator import keep_memory
-from scenewise.engine.fusion import Predictor as Predict
+from scenewise.engine.fusion import Predict
 from scenewise.errors import UsageError
+from scenewise.fields.table import find_input, resized_inputs
 from scenewise.files.images import as_image
 from scenewise.model import Model
 from scenewise.nn.folding import fold_batchnorm
-from scenewise.ops.masks import paste_masks
-from scenewise.ops.resize import resize_argmax
-from scenewise.types import Batch, InputSpec, Prediction
+from scenewise.ops.resize import fit
+from scenewise.results.prediction import Prediction
+from scenewise.types import Batch, InputSpec, Output
 
 Precision = Literal["32", "bf16", "16"]
 Procedure = Callable[[Predict], Predict]  # such as engine.tiles.Tiles and engine.augmented.Augmented
@@ -54,19 +51,31 @@ class Predictor:
         device: torch.device | str | None = None,
     ) -> None:
         self.device = torch.device(device) if device is not None else model.device
-        self.classes, self.input = model.classes, model.input
+        self.classes, self.input, self.skeleton = model.classes, model.input, model.skeleton
+        self.takes = model.takes
         self.model = prepare(model, precision, self.device)
         self.run: Predict = self.model.predict
         for procedure in procedures:
             self.run = procedure(self.run)
 
-    def __call__(self, images: Sequence[Tensor]) -> list[Prediction]:
-        """What the model sees in ``images``, uint8 or float 0..1 [3,H,W] each, in their own coordinates, on the CPU.
+    def __call__(
+        self, images: Sequence[Tensor], *, inputs: Mapping[str, Sequence[Tensor]] | None = None
+    ) -> list[Prediction]:
+        """What the model finds in ``images``, uint8 or float 0..1 [3,H,W] each, in their own coordinates, on the CPU.
 
-        They make one batch. Give images of one size: smaller ones are padded, and the padding is seen, too.
+        They make one batch. Give images of one size: smaller ones are padded, and the padding is fed, too. ``inputs``
+        are what the model takes besides, by name, one per image and in its coordinates.
         """
+        for name in inputs or {}:
+            if name not in self.takes:
+                known = ", ".join(sorted(self.takes)) or "none"
+                raise UsageError(f"the model takes no input {name!r}; inputs that it takes: {known}")
         with torch.inference_mode():
-            return predict_images(self.run, self.input, images, self.device)
+            found = predict_images(self.run, self.input, images, self.device, inputs=inputs)
+        return [
+            Prediction.of(output, (image.shape[-2], image.shape[-1]), self.classes, self.skeleton)
+            for output, image in zip(found, images, strict=True)
+        ]
 
 
 def prepare(model: Model, precision: Precision = "32", device: torch.device | str = "cpu") -> Model:
@@ -92,9 +101,11 @@ def prepare(model: Model, precision: Precision = "32", device: torch.device | st
 
 
 def _probe(model: Model) -> Callable[[], Tensor]:
-    """Runs ``model`` on a small random image and gives all that it fills, as one flat tensor."""
-    image = torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0)).to(model.device)
-    batch = Batch.of([image], size_divisor=model.input.size_divisor)
+    """Runs ``model`` on a small random image and returns all that it fills, as one flat tensor."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, 96, 128, generator=generator).to(model.device)
+    inputs = {name: [find_input(name).example(image)] for name in model.takes}
+    batch = Batch.of([image], size_divisor=model.input.size_divisor, inputs=inputs)
 
     return lambda: model.probe(batch)
 
@@ -104,24 +115,29 @@ def predict(
     images: ImageLike | Iterable[ImageLike],
     *,
     score: float = 0.0,
+    inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     precision: Precision = "32",
     procedures: Sequence[Procedure] = (),
     device: torch.device | str | None = None,
 ) -> Any:
-    """What ``model`` sees in one image or in several.
+    """What ``model`` finds in one image or in several.
 
     Args:
         model: any scenewise model.
         images: a path, a PIL image, a uint8 array [H,W,3] or a tensor [3,H,W] (uint8, or float 0..1); or several of
             them in a list, tuple or generator.
         score: instances below it are left out.
+        inputs: what the model takes besides, by name, such as ``{"proposals": boxes}``; one such mapping per image
+        where
+            there are several.
         precision, procedures, device: see :class:`Predictor`.
 
     Returns:
-        A :class:`Prediction` for one image, a list of them for several; in each image's own coordinates, on the CPU.
+        A :class:`~scenewise.results.prediction.Prediction` for one image, a list of them for several; in each image's
+        own coordinates, on the CPU.
 
     Raises:
-        DataError: a file can't be read. UsageError: a value is no image.
+        DataError: a file can't be read. UsageError: a value is no image, or the model takes no such input.
 
     Example:
         >>> result = predict(load("street-scenes"), "street.jpg")
@@ -130,18 +146,31 @@ def predict(
     """
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
     if isinstance(images, list | tuple) or (isinstance(images, Iterable) and not _is_image(images)):
-        return [_predict_one(predictor, image, score) for image in images]
-    return _predict_one(predictor, images, score)
+        several = list(images)
+        if inputs is None or isinstance(inputs, Mapping):
+            if inputs:
+                raise UsageError("inputs: expected one mapping per image, as there are several images")
+            inputs = [{}] * len(several)
+        if len(inputs) != len(several):
+            raise UsageError(
+                f"inputs: found {len(inputs)} mappings; expected one for each of the {len(several)} images"
+            )
+        return [_predict_one(predictor, image, more, score) for image, more in zip(several, inputs, strict=True)]
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise UsageError("inputs: expected a mapping from names to values, as there is one image")
+    return _predict_one(predictor, images, inputs or {}, score)
 
 
 def _is_image(value: Any) -> bool:
     return isinstance(value, str | Path | Tensor) or hasattr(value, "__array_interface__")
 
 
-def _predict_one(predictor: Predictor, source: ImageLike, score: float) -> Prediction:
+def _predict_one(predictor: Predictor, source: ImageLike, inputs: Mapping[str, Any], score: float) -> Prediction:
     image, name = as_image(source)
-    found = predictor([image])[0]
-    return dataclasses.replace(found, source=name).above(score)
+    given = {key: [find_input(key).read(value)] for key, value in inputs.items()}
+    found = predictor([image], inputs=given)[0]
+    found.source = name
+    return found.above(score)
 
 
 def predict_images(
@@ -150,52 +179,15 @@ def predict_images(
     images: Sequence[Tensor],
     device: Any = "cpu",
     *,
-    proposals: Sequence[Tensor] = (),
-) -> list[Prediction]:
-    """What ``predict`` sees in ``images`` (uint8 or float [3,H,W] each), in their own coordinates, on the CPU.
+    inputs: Mapping[str, Sequence[Tensor]] | None = None,
+) -> list[Output]:
+    """What ``predict`` returns for ``images`` (uint8 or float [3,H,W] each), in the coordinates of what it was fed.
 
     The images are resized as ``spec`` says and make one batch; they should have one size, or padding is fed, too.
-    ``proposals``, boxes [P,4] in the coordinates of each image or none at all, are for systems that take them.
+    ``inputs``, one per image and in its coordinates, are resized with them.
     """
-    fed = []
-    for image in images:
-        fed.append(fit(image, spec))
-    batch = Batch.of(fed, size_divisor=spec.size_divisor)
-    if proposals:
-        batch.proposals = [
-            boxes.as_subclass(Tensor) * boxes.new_tensor([w / image.shape[-1], h / image.shape[-2]]).repeat(2)
-            for boxes, image, (h, w) in zip(proposals, images, batch.sizes, strict=True)
-        ]
-    found = predict(batch.to(device))
-    return [restore(p, (image.shape[-2], image.shape[-1])) for p, image in zip(found, images, strict=True)]
-
-
-def fit(image: Tensor, spec: InputSpec) -> Tensor:
-    """``image`` (uint8 or float [3,H,W]) as float32 0..1, resized as ``spec`` says."""
-    size = list(spec.resized(*image.shape[-2:]))
-    if size == list(image.shape[-2:]):
-        return to_float(image)
-    if spec.antialias:
-        return to_float(F.resize(image, size, antialias=True)).clamp_(0, 1)
-    return torch.nn.functional.interpolate(to_float(image)[None], size, mode="bilinear")[0]
-
-
-def restore(prediction: Prediction, size: tuple[int, int]) -> Prediction:
-    """``prediction`` in the coordinates of an image of ``size`` (height, width) that was resized for the model.
-
-    Boxes and keypoints are scaled; masks in the frames of their boxes are pasted into the image; class scores are
-    resized bilinearly before the best class is chosen.
-    """
-    height, width = size[0] / prediction.size[0], size[1] / prediction.size[1]
-    changed: dict[str, Any] = {"size": size, "semantic_logits": None, "roi_masks": None}
-    if prediction.semantic_logits is not None:
-        changed["semantic"] = resize_argmax(prediction.semantic_logits, size)
-    if prediction.boxes is not None:
-        changed["boxes"] = prediction.boxes * prediction.boxes.new_tensor([width, height, width, height])
-    if prediction.masks is not None:
-        changed["masks"] = F.resize(prediction.masks, list(size), InterpolationMode.NEAREST_EXACT)
-    if prediction.roi_masks is not None:
-        changed["masks"] = paste_masks(prediction.roi_masks, changed["boxes"], size)
-    if prediction.keypoints is not None:
-        changed["keypoints"] = prediction.keypoints * prediction.keypoints.new_tensor([width, height, 1])
-    return dataclasses.replace(prediction, **changed).to("cpu")
+    batch = Batch.of([fit(image, spec) for image in images], size_divisor=spec.size_divisor)
+    if inputs:
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        batch.inputs = resized_inputs({k: list(v) for k, v in inputs.items()}, sizes, batch.sizes)
+    return predict(batch.to(device))

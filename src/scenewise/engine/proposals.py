@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scenewise.data import DataSet, open_data
-from scenewise.data.proposals import save_proposals
+from scenewise.data.inputs import save_tensors_by_image
 from scenewise.engine.evaluate import Tick
 from scenewise.engine.predict import Precision, Predictor
 from scenewise.errors import UsageError
@@ -37,7 +37,7 @@ def write_proposals(
             image [3,H,W] that gives boxes [P,4].
         data: a ``format:path`` string, or an open data set.
         split: which part of it, where ``data`` is a string.
-        path: a safetensors file; see :mod:`scenewise.data.proposals`.
+        path: a safetensors file; see :mod:`scenewise.data.inputs`.
         count: at most so many boxes an image.
         precision, device: see :class:`~scenewise.engine.predict.Predictor`.
         tick: called with the number of images done since its last call.
@@ -63,7 +63,7 @@ def write_proposals(
         found[name] = find(opened[index][0].as_subclass(Tensor))[:count]
         if tick is not None:
             tick(1)
-    save_proposals(found, path)
+    save_tensors_by_image(found, path)
 
 
 def _found_by(predictor: Predictor) -> Callable[[Tensor], Tensor]:

@@ -57,7 +57,7 @@ def train_stages(recipe: Recipe, folder: Path, train: Train, tell: Callable[[str
 def check_stages(recipe: Recipe) -> None:
     """Raise the error that a later stage would stop with, before the first one has begun."""
     for number, stage in enumerate(recipe.staged(), 1):
-        stage = _with_data(stage, dict.fromkeys(_found_by_stages(stage)))
+        stage = _without(stage, _found_by_stages(stage))
         try:
             model = build_model(stage, open_training_data(stage), open_validation_data(stage))
             freeze(model, stage.trainer.freeze, stage.trainer.freeze_norm)
@@ -70,34 +70,58 @@ def _as_whole(run: Run, folder: Path) -> Run:
     return Run(**(vars(run) | {"folder": folder}))
 
 
+Place = tuple[str, str]  # a block of the recipe's data ("inputs" or "val_inputs") and an input's name in it
+
+
 def _with_sources(stage: Recipe, folder: Path, place: Path) -> Recipe:
-    """``stage`` with files in place of earlier stages' names; proposals that there are no files of yet are found."""
-    names = _found_by_stages(stage)
-    bare = _with_data(stage, dict.fromkeys(names))
+    """``stage`` with files in place of earlier stages' names; inputs that there are no files of yet are found."""
+    found = _found_by_stages(stage)
+    bare = _without(stage, found)
     files = {}
-    for field, name in names.items():
-        path = place / f"{field}.safetensors"
+    for (block, name), source in found.items():
+        path = place / f"{block.replace('inputs', name)}.safetensors"
         if not path.is_file():
-            opened = open_training_data(bare) if field == "proposals" else open_validation_data(bare)
+            opened = open_training_data(bare) if block == "inputs" else open_validation_data(bare)
             if opened is None:
                 continue  # nothing is validated
             on_gpu = stage.trainer.accelerator in ("auto", "cuda") and torch.cuda.is_available()
-            finder = load(_checkpoint(name, folder))
+            finder = load(_checkpoint(source, folder))
             write_proposals(finder, opened, opened.split, path, device="cuda" if on_gpu else None)
-        files[field] = str(path)
+        files[block, name] = str(path)
     if stage.init_weights_file is None:
         stage = stage.model_copy(update={"init": tuple(_checkpoint(name, folder) for name in stage.sources) or None})
-    return _with_data(stage, files)
+    return _with_files(bare.model_copy(update={"init": stage.init}), files)
 
 
-def _found_by_stages(stage: Recipe) -> dict[str, str]:
-    """The fields of ``data`` whose proposals come from an earlier stage, and its name."""
-    fields = {"proposals": stage.data.proposals, "val_proposals": stage.data.val_proposals}
-    return {field: name for field, name in fields.items() if name is not None and stage_number(name) is not None}
+def _found_by_stages(stage: Recipe) -> dict[Place, str]:
+    """The inputs of the data that an earlier stage finds, and its name."""
+    blocks = {"inputs": stage.data.inputs, "val_inputs": stage.data.val_inputs}
+    return {
+        (block, name): source
+        for block, sources in blocks.items()
+        for name, source in sources.items()
+        if stage_number(source) is not None
+    }
 
 
-def _with_data(stage: Recipe, changes: Mapping[str, str | None]) -> Recipe:
-    return stage.model_copy(update={"data": stage.data.model_copy(update=dict(changes))})
+def _without(stage: Recipe, places: Mapping[Place, str]) -> Recipe:
+    """``stage`` without the inputs at ``places``."""
+    data = stage.data
+    changes = {
+        block: {name: file for name, file in getattr(data, block).items() if (block, name) not in places}
+        for block in ("inputs", "val_inputs")
+    }
+    return stage.model_copy(update={"data": data.model_copy(update=changes)})
+
+
+def _with_files(stage: Recipe, files: Mapping[Place, str]) -> Recipe:
+    """``stage`` with further ``files`` of inputs."""
+    data = stage.data
+    changes = {
+        block: {**getattr(data, block), **{name: file for (where, name), file in files.items() if where == block}}
+        for block in ("inputs", "val_inputs")
+    }
+    return stage.model_copy(update={"data": data.model_copy(update=changes)})
 
 
 def _checkpoint(name: str, folder: Path) -> str:

@@ -13,17 +13,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scenewise.engine.fusion import Average, Fusion, Predictor, class_scores
+from scenewise.engine.fusion import Predict
 from scenewise.errors import UsageError
+from scenewise.fields.base import Average, Canvas
+from scenewise.fields.table import FIELDS, given
 from scenewise.ops.mirror import mirrored_window
-from scenewise.types import Batch, Prediction
+from scenewise.types import Batch, Output
 
 GAUSSIAN_SIGMA = 1 / 8  # of the tile's side, as nnU-Net has it (Isensee et al., Nature Methods 2021)
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Runs a predictor on overlapping tiles of each image and joins their class scores.
+    """Runs a predictor on overlapping tiles of each image and joins their maps (class scores, depth, ...).
 
     Args:
         size: (height, width) of a tile. A side on which the image is shorter is filled by mirroring it.
@@ -32,14 +34,15 @@ class Tiles:
             pixel's nearness to the tiles' centres (sigma an eighth of the side). Both shift the last tile inwards so
             that it ends with the image. ``"crop"``: each tile answers for its centre alone, the tile without half the
             overlap on every side, and the image is mirrored to give the outermost centres their surroundings.
-        average: whether means are of logits or of probabilities.
+        average: of class scores: whether means are of logits or of probabilities.
         batch_size: how many tiles the predictor is given at once.
 
     With ``"crop"``, the result equals that of the whole image where no pixel looks farther than half the overlap, and
     half the overlap and the step (the side less the overlap) are multiples of the network's stride: for U-Net without
     padding at depth 4, ``Tiles((576, 576), overlap=192, blend="crop")``.
 
-    Memory beside the predictor's own is one canvas of the image's size for each class.
+    Memory beside the predictor's own is one canvas of the image's size for each class. A model that fills anything that
+    is not a map, such as boxes, is refused: an object may lie in several tiles.
     """
 
     size: tuple[int, int]
@@ -60,17 +63,19 @@ class Tiles:
         if self.batch_size < 1:
             raise UsageError(f"tiles: batch_size is {self.batch_size}; expected 1 or more")
 
-    def __call__(self, predictor: Predictor) -> Predictor:
-        """A predictor that runs ``predictor`` on tiles."""
+    def __call__(self, predict: Predict) -> Predict:
+        """A predictor that runs ``predict`` on tiles."""
 
-        def predict(batch: Batch) -> list[Prediction]:
+        def run(batch: Batch) -> list[Output]:
+            if batch.inputs:
+                raise UsageError(f"tiles: an image's {next(iter(batch.inputs))} can't be cut into tiles")
             images = zip(batch.images, batch.sizes, strict=True)
-            return [self._predict(predictor, image[:, :h, :w]) for image, (h, w) in images]
+            return [self._predict(predict, image[:, :h, :w]) for image, (h, w) in images]
 
-        return predict
+        return run
 
-    def _predict(self, predictor: Predictor, image: Tensor) -> Prediction:
-        """The joined prediction for ``image`` [3,H,W]."""
+    def _predict(self, predict: Predict, image: Tensor) -> Output:
+        """The joined output for ``image`` [3,H,W]."""
         height, width = image.shape[-2:]
         vertical, horizontal = (_overlap(self.overlap, side) for side in self.size)
         corners = [
@@ -80,16 +85,19 @@ class Tiles:
         ]
         margins = (vertical // 2, horizontal // 2) if self.blend == "crop" else (0, 0)
         weights = self._weights(image)
-        fusion = Fusion((height, width), self.average)
+        canvases: dict[str, Canvas] = {}
         for first in range(0, len(corners), self.batch_size):
             some = corners[first : first + self.batch_size]
             tiles = torch.stack([mirrored_window(image, top, left, self.size) for top, left in some])
-            for (top, left), found in zip(some, predictor(Batch(tiles, [self.size] * len(some))), strict=True):
+            for (top, left), output in zip(some, predict(Batch(tiles, [self.size] * len(some))), strict=True):
                 rows = _kept(top, self.size[0], margins[0], height)
                 columns = _kept(left, self.size[1], margins[1], width)
-                scores = class_scores(found)[:, rows, columns]
-                fusion.add(scores, found.classes, weights[rows, columns], top + rows.start, left + columns.start)
-        return fusion.prediction()
+                place = (weights[rows, columns], top + rows.start, left + columns.start)
+                for name, value in _maps(output).items():
+                    if name not in canvases:
+                        canvases[name] = FIELDS[name].canvas((height, width), self.average, "mean")
+                    canvases[name].add(value[..., rows, columns], *place)
+        return Output((height, width), **{name: canvas.result() for name, canvas in canvases.items()})  # type: ignore[arg-type]
 
     def _starts(self, length: int, side: int, overlap: int) -> list[int]:
         """Where the tiles begin along an axis of the image's ``length``; below 0 where the image is mirrored."""
@@ -109,6 +117,15 @@ class Tiles:
             distance = torch.arange(side, dtype=image.dtype, device=image.device) - (side - 1) / 2
             bells.append(torch.exp(-((distance / (GAUSSIAN_SIGMA * side)) ** 2) / 2))
         return torch.outer(*bells)
+
+
+def _maps(output: Output) -> dict[str, Tensor]:
+    """The fields of a tile's output, all of which must be maps that can be averaged."""
+    values = given(output)
+    for name in values:
+        if FIELDS[name].fusion != "mean" or not FIELDS[name].dense:
+            raise UsageError(f"tiles: maps of pixels can be joined, and this model fills {name}")
+    return values
 
 
 def _overlap(overlap: int | float, side: int) -> int:

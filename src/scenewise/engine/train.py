@@ -284,6 +284,7 @@ class _Training:
             transform=self.transform,
             seed=settings.seed,
             needs=self.model.needs,
+            takes=self.model.takes,
             size_divisor=self.model.input.size_divisor,
             workers=self.recipe.data.workers,
         )
@@ -393,6 +394,7 @@ class _Training:
             transform=self.transform.fit,
             seed=self.settings.seed,
             needs=model.needs,
+            takes=model.takes,
             size_divisor=model.input.size_divisor,
             workers=self.recipe.data.workers,
         )
@@ -408,7 +410,7 @@ class _Training:
         with self.fabric.autocast():
             sums = run_evaluation(
                 model.predict,
-                model.input,
+                model,
                 samples,
                 metrics,
                 losses=losses,

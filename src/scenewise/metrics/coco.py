@@ -30,7 +30,7 @@ from scenewise.errors import UsageError
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
 from scenewise.metrics.store import Float64, Images, Objects
 from scenewise.ops import rle
-from scenewise.types import Prediction, Target
+from scenewise.types import Described, Target
 
 Kind = Literal["box", "mask", "keypoints"]
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoints")
@@ -79,7 +79,7 @@ class CocoMetrics:
         self.order = order
         self.images = Images()
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image: ``boxes``, ``masks``, ``keypoints`` with ``labels``, and the prediction's ``scores``.
 
         The target's ``ignore`` is False by default, and its ``area`` that of the mask, else of the box.
@@ -91,7 +91,7 @@ class CocoMetrics:
         fields = [FIELDS[kind] for kind in self.kinds]
         found = instances_of(prediction, where, count, fields)
         kept = best_of_each_class(found["scores"].float().numpy(), found["labels"].numpy())
-        if len(kept) < len(prediction):
+        if len(kept) < len(found["scores"]):
             found = {name: value[kept] for name, value in found.items()}
         if "keypoints" in fields and "boxes" not in fields:
             fields.append("boxes")  # an ignored person is near where its box is

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
-from scenewise.types import Prediction, Target
+from scenewise.types import Described, Target
 
 # What each field looks like behind its first dimension, the instances.
 _SHAPES = {"boxes": "[K,4]", "labels": "[K]", "scores": "[K]", "masks": "[K,H,W]", "keypoints": "[K,P,3]"}
@@ -21,13 +21,13 @@ def image_key(target: Target) -> str:
     return target.get("image_id", "")
 
 
-def image_label(prediction: Prediction, target: Target) -> str:
+def image_label(prediction: Described, target: Target) -> str:
     """What error messages call the image."""
     return f"image {target.get('image_id', prediction.source or 'without a name')}"
 
 
 def instances_of(
-    prediction: Prediction, image: str, num_classes: int, fields: Sequence[str], *, classed: bool = True
+    prediction: Described, image: str, num_classes: int, fields: Sequence[str], *, classed: bool = True
 ) -> dict[str, Tensor]:
     """The ``scores``, ``labels`` (where ``classed``) and ``fields`` of a prediction, on the CPU, checked.
 

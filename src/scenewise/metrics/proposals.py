@@ -15,7 +15,7 @@ from scenewise.errors import UsageError
 from scenewise.metrics.coco import best_of_each_class, compact, evaluate, mean_of
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
 from scenewise.metrics.store import Images
-from scenewise.types import Prediction, Target
+from scenewise.types import Described, Target
 
 
 class ProposalMetrics:
@@ -33,7 +33,7 @@ class ProposalMetrics:
         self.order = order
         self.images = Images()
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image: the prediction's ``boxes`` and ``scores`` against the target's ``boxes`` and ``ignore``.
 
         Raises:

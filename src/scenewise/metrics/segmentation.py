@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
-from scenewise.types import IGNORE, Prediction, Target
+from scenewise.types import IGNORE, Described, Target
 
 Absent = Literal["nan_skip", "zero", "one"]
 ABSENT_VALUES: dict[Absent, float] = {"nan_skip": math.nan, "zero": 0.0, "one": 1.0}
@@ -114,7 +114,7 @@ def class_mean(values: Tensor, absent: Absent = "nan_skip") -> float:
     return float(values.nan_to_num(nan=ABSENT_VALUES[absent]).nanmean())
 
 
-def image_confusion(prediction: Prediction, target: Target, num_classes: int) -> ConfusionMatrix:
+def image_confusion(prediction: Described, target: Target, num_classes: int) -> ConfusionMatrix:
     """The counts of one image: ``prediction.semantic`` [H,W] against ``target["semantic"]`` [H,W].
 
     Raises:
@@ -129,7 +129,7 @@ def image_confusion(prediction: Prediction, target: Target, num_classes: int) ->
     return confusion
 
 
-def semantic_maps(prediction: Prediction, target: Target) -> tuple[Tensor, Tensor]:
+def semantic_maps(prediction: Described, target: Target) -> tuple[Tensor, Tensor]:
     """The class maps [H,W] of a prediction and of the truth, on one device.
 
     Raises:
@@ -149,7 +149,7 @@ def semantic_maps(prediction: Prediction, target: Target) -> tuple[Tensor, Tenso
     return called, truth.to(called.device)
 
 
-def _name(prediction: Prediction, target: Target) -> str:
+def _name(prediction: Described, target: Target) -> str:
     return target.get("image_id", prediction.source or "without a name")
 
 
@@ -173,7 +173,7 @@ class SegmentationMetrics:
         self.confusion = ConfusionMatrix(len(self.classes))
         self.images = 0
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image: ``prediction.semantic`` [H,W] against ``target["semantic"]`` [H,W].
 
         Raises:
@@ -232,7 +232,7 @@ class ImageMeans:
         self.score = score
         self.values: list[list[float]] = []  # of each image, one for each class that it has
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`SegmentationMetrics.update`."""
         confusion = image_confusion(prediction, target, len(self.classes))
         values: Tensor = getattr(confusion, self.score)()

@@ -18,7 +18,7 @@ from scipy.ndimage import distance_transform_edt  # type: ignore[attr-defined]
 
 from scenewise.errors import UsageError
 from scenewise.metrics.segmentation import ConfusionMatrix, class_mean, semantic_maps
-from scenewise.types import IGNORE, Prediction, Target
+from scenewise.types import IGNORE, Described, Target
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -45,7 +45,7 @@ class TrimapMetrics:
         self.confusions = [ConfusionMatrix(len(self.classes)) for _ in self.radii]
         self.images = 0
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`~scenewise.metrics.segmentation.SegmentationMetrics.update`."""
         called, truth = (labels.cpu() for labels in semantic_maps(prediction, target))
         edges = label_edges(_labels(truth, len(self.classes)), void_edges=self.void_edges)
@@ -105,7 +105,7 @@ class BoundaryF1:
         self.predicted_alone = predicted_alone
         self.values: list[dict[int, float]] = []  # of each image, the F1 of its classes
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`~scenewise.metrics.segmentation.SegmentationMetrics.update`."""
         called, truth = (_labels(labels, len(self.classes)) for labels in semantic_maps(prediction, target))
         allowed = ~(label_edges(truth == -1) | (truth == -1))  # neither void nor beside it

@@ -22,7 +22,7 @@ from scenewise.errors import UsageError
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
 from scenewise.metrics.precision_recall import Curve, average_precision, precision_recall_curve
 from scenewise.ops.boxes import box_iou
-from scenewise.types import Prediction, Target
+from scenewise.types import Described, Target
 
 Int64 = npt.NDArray[np.int64]
 
@@ -58,7 +58,7 @@ class VocMetrics:
         self.plus_one = plus_one
         self._images: list[_Image] = []
 
-    def update(self, prediction: Prediction, target: Target) -> None:
+    def update(self, prediction: Described, target: Target) -> None:
         """Count one image: ``boxes``, ``labels`` and ``scores`` against ``boxes``, ``labels`` and ``ignore``.
 
         Raises:

@@ -35,19 +35,15 @@ class SearchSpec:
 def proposals_of(batch: Batch, spec: SearchSpec) -> list[Tensor]:
     """N times boxes [P,4] that may hold an object, P at least 1, on the device of the batch.
 
-    Those in ``batch.proposals`` where there are any, else what selective search finds in each image, up to some seconds
+    Those in ``batch.inputs`` where there are any, else what selective search finds in each image, up to some seconds
     a photograph. Where there is no box at all, it is that of the whole image.
     """
-    if batch.proposals and len(batch.proposals) != len(batch):
-        raise UsageError(
-            f"{len(batch.proposals)} of {len(batch)} images come with proposals; expected all of them or none"
-        )
+    given = batch.inputs.get("proposals", [])
+    if given and len(given) != len(batch):
+        raise UsageError(f"{len(given)} of {len(batch)} images come with proposals; expected all of them or none")
     found = []
     for i, (height, width) in enumerate(batch.sizes):
-        if batch.proposals:
-            boxes = batch.proposals[i]
-        else:
-            boxes = _search(batch.images[i, :, :height, :width], spec)
+        boxes = given[i] if given else _search(batch.images[i, :, :height, :width], spec)
         whole = torch.tensor([[0.0, 0.0, width, height]])
         found.append((boxes if len(boxes) else whole).to(batch.images.device, torch.float32))
     return found

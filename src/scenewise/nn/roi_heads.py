@@ -22,7 +22,7 @@ from scenewise.nn.rpn import BETA
 from scenewise.ops.boxes import at_least, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
 from scenewise.ops.matching import BELOW, BETWEEN, hardest, match, sample_balanced
 from scenewise.ops.nms import batched_nms, soft_nms
-from scenewise.types import STRICT, Prediction, Target
+from scenewise.types import STRICT, Output, Target
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the corrections: one over their usual standard deviations
 
@@ -188,12 +188,11 @@ def detections(
     deltas: Tensor,
     proposals: Sequence[Tensor],
     sizes: Sequence[tuple[int, int]],
-    classes: tuple[str, ...],
     spec: DetectionSpec,
     *,
     weights: tuple[float, float, float, float] = BOX_WEIGHTS,
-) -> list[Prediction]:
-    """What is given out of scored boxes: one prediction with boxes, labels and scores an image, best first.
+) -> list[Output]:
+    """What is returned of scored boxes: one output per image with boxes, labels and scores, best first.
 
     Args:
         scores: [R,C+1] in 0..1, class 0 is the background.
@@ -216,7 +215,7 @@ def detections(
         candidates, label = candidates[large], label[large]
         score = probability[row[large], label + 1]
         kept, score = _suppress(candidates, score, label, spec)
-        found.append(Prediction(size, classes, boxes=candidates[kept], labels=label[kept], scores=score))
+        found.append(Output(size, boxes=candidates[kept], labels=label[kept], scores=score))
     return found
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError, suggest
 from scenewise.losses.focal import focal
 from scenewise.losses.segmentation import cross_entropy, dice, jaccard, lovasz_softmax, ohem_cross_entropy, tversky
-from scenewise.types import Batch, Prediction
+from scenewise.types import Batch, Output
 
 LossName = Literal["cross-entropy", "focal", "ohem", "jaccard", "dice", "tversky", "lovasz"]
 
@@ -64,9 +64,9 @@ class SegmentationLoss(nn.Module):
         }
 
 
-def predictions(logits: Tensor, batch: Batch, classes: tuple[str, ...]) -> list[Prediction]:
-    """One prediction an image from ``logits`` [N,C,H,W] at the size of the batch's canvas, the padding cut off."""
+def outputs(logits: Tensor, batch: Batch) -> list[Output]:
+    """One output per image from ``logits`` [N,C,H,W] at the size of the batch's canvas, the padding cut off."""
     return [
-        Prediction(size=(h, w), classes=classes, semantic_logits=row[:, :h, :w].float())
+        Output(size=(h, w), semantic_logits=row[:, :h, :w].float())
         for row, (h, w) in zip(logits, batch.sizes, strict=True)
     ]

@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from scenewise.catalog import SYSTEMS, build, name_of, plain_arguments
-from scenewise.errors import CheckpointError, ScenewiseError, suggest
+from scenewise.errors import CheckpointError, ScenewiseError, UsageError, suggest
 from scenewise.files.tensors import read_tensors, safetensors_header, write_tensors
 from scenewise.model import Model
+from scenewise.types import Skeleton
 from scenewise.version import VERSION
 
 FORMAT = 1
@@ -47,6 +48,8 @@ def save_checkpoint(
         "input": model.input.to_dict(),
         "info": {**model.info, **info},
     }
+    if model.skeleton is not None:
+        header["skeleton"] = model.skeleton.to_dict()
     write_tensors(path, tensors, {"scenewise": json.dumps(header, ensure_ascii=False)})
 
 
@@ -60,6 +63,7 @@ def load_checkpoint(path: str | Path) -> Model:
     model = _build(header, path)
     fill(model, read_tensors(path), str(path))
     model.info = dict(header.get("info", {}))
+    model.skeleton = _skeleton(header, path)
     return model.eval()
 
 
@@ -81,6 +85,15 @@ def read_header(path: str | Path) -> dict[str, Any]:
         if not isinstance(header.get(key), kind):
             raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
     return header
+
+
+def _skeleton(header: dict[str, Any], path: str | Path) -> Skeleton | None:
+    if "skeleton" not in header:
+        return None
+    try:
+        return Skeleton.from_dict(header["skeleton"])
+    except (UsageError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: its header's skeleton does not fit: {error}") from None
 
 
 def _build(header: dict[str, Any], path: str | Path) -> Model:

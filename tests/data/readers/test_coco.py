@@ -15,8 +15,8 @@ from torchvision import tv_tensors
 from scenewise.data import check_data, open_data, splits_of
 from scenewise.data.instances import Names
 from scenewise.errors import DataError, UsageError
+from scenewise.fields.keypoints import KeyPoints
 from scenewise.ops import rle
-from scenewise.types import KeyPoints
 
 SIZE = (40, 60)
 
@@ -231,11 +231,11 @@ def test_keypoints(tmp_path):
     assert open_data(source).classes == ("dog", "spoon", "cup")
     data = open_data(source, needs=frozenset({"boxes", "keypoints"}))
     assert data.classes == ("person",)
-    assert data.keypoint_names == tuple(POINTS)
-    assert data.skeleton == ((0, 1), (0, 2))
-    assert data.flip_pairs == ((1, 2),)
+    assert data.skeleton.names == tuple(POINTS)
+    assert data.skeleton.links == ((0, 1), (0, 2))
+    assert data.skeleton.sides() == ((1, 2),)
     target = data[0][1]
-    assert type(target["keypoints"]) is KeyPoints
+    assert type(target["keypoints"]) is KeyPoints.of(data.skeleton)
     assert target["keypoints"][0].tolist() == [[12.5, 13.5], [14.5, 13.5], [0, 0]]
     assert target["visibility"][0].tolist() == [2, 1, 0]
     assert "masks" not in target  # not asked for, so not looked at

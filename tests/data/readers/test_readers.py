@@ -18,8 +18,8 @@ from scenewise.data.readers.ade20k import CLASSES as ADE_CLASSES
 from scenewise.data.readers.ade20k import read_names
 from scenewise.data.readers.voc import color_map
 from scenewise.errors import DataError, UsageError
+from scenewise.fields.semantic import SemanticMask
 from scenewise.files.images import image_size, read_label_map
-from scenewise.types import SemanticMask
 from tests.data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
 
 TWINS = {

@@ -19,7 +19,10 @@ from scenewise.data.loader import Epochs, plain, training_batches
 from scenewise.data.scenes.rendering import FIRST_THING
 from scenewise.data.scenes.scenes import CLASSES, FIELDS, FIGURE, THINGS, Scene, Scenes, boundary, tight_boxes
 from scenewise.errors import UsageError
-from scenewise.types import Batch, KeyPoints, NormalMap, SemanticMask
+from scenewise.fields.dense import NormalMap
+from scenewise.fields.keypoints import KeyPoints, Visibility
+from scenewise.fields.semantic import SemanticMask
+from scenewise.types import Batch
 
 SMALL = "size=64x96,count=60"  # not square, so that mixed-up axes show
 
@@ -115,8 +118,8 @@ def test_types_and_shapes(samples):
         "ignore": (torch.Tensor, torch.bool, (count,)),
         "area": (torch.Tensor, torch.float32, (count,)),
         "masks": (tv_tensors.Mask, torch.bool, (count, 64, 96)),
-        "keypoints": (KeyPoints, torch.float32, (count, 14, 2)),
-        "visibility": (torch.Tensor, torch.int64, (count, 14)),
+        "keypoints": (KeyPoints.of(Scenes.skeleton), torch.float32, (count, 14, 2)),
+        "visibility": (Visibility.of(Scenes.skeleton), torch.int64, (count, 14)),
         "semantic": (SemanticMask, torch.uint8, (64, 96)),
         "boundary": (tv_tensors.Mask, torch.float32, (64, 96)),
         "depth": (tv_tensors.Mask, torch.float32, (64, 96)),
@@ -208,7 +211,7 @@ def silhouette(scene: Scene, k: int) -> np.ndarray:
 
 
 def test_left_is_on_the_right_of_a_figure_that_faces_the_camera():
-    left, right = (Scenes.keypoint_names.index(f"{side}_shoulder") for side in ("left", "right"))
+    left, right = (Scenes.skeleton.names.index(f"{side}_shoulder") for side in ("left", "right"))
     facing = away = 0
     for index in range(60):
         scene = scenes().scene(index)
@@ -221,11 +224,11 @@ def test_left_is_on_the_right_of_a_figure_that_faces_the_camera():
 
 
 def test_flip_pairs_are_left_and_right():
-    names = Scenes.keypoint_names
-    assert [(names[a], names[b]) for a, b in Scenes.flip_pairs] == [
+    names = Scenes.skeleton.names
+    assert [(names[a], names[b]) for a, b in Scenes.skeleton.pairs] == [
         (n, n.replace("left", "right")) for n in names if n.startswith("left")
     ]
-    assert {i for bone in Scenes.skeleton for i in bone} == set(range(len(names)))
+    assert {i for bone in Scenes.skeleton.links for i in bone} == set(range(len(names)))
 
 
 # ------------------------------------------------------------------------------------------------------------ geometry
@@ -320,7 +323,7 @@ def test_a_flip_moves_all_targets_together(samples):
     assert (flipped["boxes"].numpy() == tight_boxes(mirrored)).all()
     assert (flipped["semantic"].numpy() == target["semantic"].numpy()[:, ::-1]).all()
     assert (flipped["normals"].numpy() == target["normals"].numpy()[:, :, ::-1] * [[[-1]], [[1]], [[1]]]).all()
-    for mask, points, seen in zip(mirrored, flipped["keypoints"], target["visibility"] == 2, strict=True):
+    for mask, points, seen in zip(mirrored, flipped["keypoints"], flipped["visibility"] == 2, strict=True):
         for x, y in points[seen].tolist():
             assert mask[
                 int(y), int(np.ceil(x)) - 1

@@ -10,7 +10,10 @@ from torchvision.transforms import v2
 from scenewise.data.transforms.by_name import build_transforms
 from scenewise.data.transforms.elastic import ElasticDeformation
 from scenewise.errors import UsageError
-from scenewise.types import IGNORE, KeyPoints, NormalMap, SemanticMask
+from scenewise.fields.dense import NormalMap
+from scenewise.fields.keypoints import KeyPoints
+from scenewise.fields.semantic import SemanticMask
+from scenewise.types import IGNORE
 
 HEIGHT, WIDTH = 180, 240
 

@@ -4,8 +4,13 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from scenewise.data.transforms.objects import BoxesFromMasks, drop_lost_objects
-from scenewise.types import KeyPoints
+from scenewise.data.transforms.objects import BoxesFromMasks
+from scenewise.fields.keypoints import KeyPoints
+from scenewise.fields.table import drop_lost
+
+
+def drop_lost_objects(image, target):
+    return image, drop_lost(image, target)
 
 
 def sample():
@@ -79,3 +84,18 @@ def test_boxes_end_at_the_image():
     target["boxes"] = tv_tensors.wrap(torch.tensor([[-3.0, 5, 14, 16], [30, 5, 47, 25]]), like=target["boxes"])
     _, target = drop_lost_objects(image, target)
     assert target["boxes"].tolist() == [[0, 5, 14, 16], [30, 5, 40, 20]]
+
+
+def test_masks_and_joints_outside_go_without_boxes():
+    """What a crop leaves of objects that have no boxes, each kind by itself."""
+    image, target = sample()
+    for kept in ({"masks"}, {"keypoints", "visibility"}):
+        _, found = drop_lost_objects(*crop(image, {k: v for k, v in target.items() if k in kept | {"labels"}}, 20, 20))
+        assert found["labels"].tolist() == [7]
+        assert all(len(found[name]) == 1 for name in kept)
+
+
+def test_an_instance_without_labelled_joints_stays():
+    image, target = sample()
+    unlabelled = {"keypoints": target["keypoints"], "visibility": torch.zeros(2, 2).long()}
+    assert len(drop_lost_objects(*crop(image, unlabelled, 0, 12))[1]["keypoints"]) == 2

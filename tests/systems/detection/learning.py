@@ -10,7 +10,8 @@ from torch import Tensor
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.model import Model
-from scenewise.types import Batch, Prediction, Target
+from scenewise.results.prediction import Prediction
+from scenewise.types import Batch, Target
 
 SCENES = "scenes:count={count},size={size},objects=3,fields=boxes+labels"
 CLASSES = open_data(SCENES.format(count=1, size="64x96")).classes

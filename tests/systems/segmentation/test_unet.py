@@ -14,8 +14,9 @@ from scenewise.engine.tiles import Tiles
 from scenewise.errors import UsageError
 from scenewise.metrics.segmentation import SegmentationMetrics
 from scenewise.ops.border_weights import border_weights
+from scenewise.results.prediction import Prediction
 from scenewise.systems.segmentation.unet import Network, UNet
-from scenewise.types import Batch, Prediction
+from scenewise.types import Batch
 
 CLASSES = ("background", "cell")
 

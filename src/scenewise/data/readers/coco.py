@@ -47,6 +47,7 @@ from scenewise.data.readers.json_stream import read_at
 from scenewise.errors import DataError
 from scenewise.ops import rle
 from scenewise.ops.polygons import polygons_to_mask
+from scenewise.types import Skeleton
 
 YEAR = re.compile(r"\d{4}")
 LISTED = ("train", "val", "test")
@@ -183,21 +184,18 @@ class Coco(InstanceDataSet):
             self._set_skeleton(categories)
 
     def _set_skeleton(self, categories: list[dict[str, Any]]) -> None:
-        """Fill the names of keypoints, the pairs to exchange and to connect."""
+        """Fill the skeleton; which keypoints a mirrored image exchanges follows from their names."""
         described = [category for category in categories if category.get("keypoints")]
         lists = {tuple(category["keypoints"]) for category in described}
         if len(lists) != 1:
             found = "no category has keypoints" if not lists else "the categories have different keypoints"
             raise DataError(f"{self._file}: {found}; expected one list of names")
-        names = self.keypoint_names = next(iter(lists))
+        names = next(iter(lists))
         self._posed = frozenset(category["id"] for category in described)
-        pairs = [(i, names.index(name.replace("left", "right"))) for i, name in enumerate(names)
-                 if "left" in name and name.replace("left", "right") in names]  # fmt: skip
-        self.flip_pairs = tuple(pairs)
         links = described[0].get("skeleton") or ()
         if not all(len(link) == 2 and all(1 <= end <= len(names) for end in link) for link in links):
             raise DataError(f"{self._file}: skeleton is {reprlib.repr(links)}; expected pairs of 1 to {len(names)}")
-        self.skeleton = tuple((a - 1, b - 1) for a, b in links)
+        self.skeleton = Skeleton(names, tuple((a - 1, b - 1) for a, b in links))
 
     def _note_images(self, content: Content) -> None:
         """List the entries of images that are none."""
@@ -283,7 +281,9 @@ class Coco(InstanceDataSet):
 
     def _find_bad_points(self, records: Records, content: Content, category_ids: Int64) -> None:
         """Fill the column of keypoints [A,P,3], and list those that are none."""
-        count = 3 * len(self.keypoint_names)
+        assert self.skeleton is not None
+        names = self.skeleton.names
+        count = 3 * len(names)
         lengths = np.frombuffer(content.point_counts, np.int32)
         posed = np.isin(category_ids, list(self._posed))
         right = (lengths == count) | ((lengths == 0) & ~posed)
@@ -314,8 +314,7 @@ class Coco(InstanceDataSet):
                 joint = int(bad[row].argmax())
                 x, y, seen = points[row, joint].tolist()
                 text = message.format(x - 0.5 * (seen > 0), y - 0.5 * (seen > 0), seen)
-                name = self.keypoint_names[joint]
-                records.faults.setdefault(row, Fault(f"keypoint {joint} ({name}) has {text}", "keypoints"))
+                records.faults.setdefault(row, Fault(f"keypoint {joint} ({names[joint]}) has {text}", "keypoints"))
         records.columns["_points"] = points
 
     def _set_fields(self, content: Content) -> None:

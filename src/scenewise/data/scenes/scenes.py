@@ -48,7 +48,10 @@ from scenewise.data.scenes.rendering import (
     between,
 )
 from scenewise.errors import UsageError, suggest
-from scenewise.types import KeyPoints, NormalMap, Sample, SemanticMask, Target
+from scenewise.fields.dense import NormalMap
+from scenewise.fields.keypoints import KeyPoints, Visibility
+from scenewise.fields.semantic import SemanticMask
+from scenewise.types import Sample, Skeleton, Target
 
 THINGS = ("ball", "box", "can", "cone", "ring", "star", "figure")
 CLASSES = (*THINGS, "wall", "ground")  # what things stand on and before comes last: it labels pixels, never boxes
@@ -59,6 +62,7 @@ COLORS = (
 FIGURE = THINGS.index("figure")
 SPLITS = {"train": 1000, "val": 200, "test": 200}  # and how many images they have
 
+FIGURE_SKELETON = Skeleton(rendering.JOINTS, rendering.SKELETON, rendering.FLIP_PAIRS)
 INSTANCE_FIELDS = ("boxes", "labels", "ignore", "area", "masks", "keypoints", "visibility")
 FIELDS = (*INSTANCE_FIELDS, "semantic", "boundary", "depth", "normals")
 OPTIONS = ("count", "size", "seed", "fields", "objects")
@@ -82,16 +86,12 @@ class Scenes(DataSet):
 
     Attributes:
         size: (height, width) of the images.
-        keypoint_names: the joints of a figure, in order.
-        flip_pairs: indices of the left and right joints that a mirrored image exchanges.
-        skeleton: pairs of joints that a drawing connects.
+        skeleton: the joints of a figure, in order.
     """
 
     format = "scenes"
     needs_folder = False
-    keypoint_names = rendering.JOINTS
-    flip_pairs = rendering.FLIP_PAIRS
-    skeleton = rendering.SKELETON
+    skeleton = FIGURE_SKELETON
 
     def __init__(self, root: Path = Path(), split: str = "train") -> None:
         """Open a split; ``root`` holds the options, such as ``Path("count=500,size=128x160")``."""
@@ -169,8 +169,8 @@ class Scenes(DataSet):
             target["area"] = torch.from_numpy(area.astype(np.float32))
         if "keypoints" in self.fields:
             points, visibility = scene.keypoints(seen)
-            target["keypoints"] = KeyPoints(torch.from_numpy(points), canvas_size=self.size)
-            target["visibility"] = torch.from_numpy(visibility)
+            target["keypoints"] = KeyPoints.of(FIGURE_SKELETON)(torch.from_numpy(points), canvas_size=self.size)
+            target["visibility"] = Visibility.of(FIGURE_SKELETON)(torch.from_numpy(visibility))
         return target
 
 

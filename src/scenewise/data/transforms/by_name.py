@@ -21,14 +21,16 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from scenewise.errors import UsageError, suggest
-from scenewise.types import InputSpec, NormalMap, Sample, SemanticMask, Target
+from scenewise.fields.dense import NormalMap
+from scenewise.fields.flow import FlowMap
+from scenewise.fields.semantic import SemanticMask
+from scenewise.types import InputSpec, Sample, Target
 
 Transform = Callable[..., Any]
 
 OWN: dict[str, str] = {  # scenewise's own transforms: name -> module:class below scenewise.data
     "BoxesFromMasks": "transforms.objects:BoxesFromMasks",
     "ElasticDeformation": "transforms.elastic:ElasticDeformation",
-    "MirrorPeople": "transforms.mirror:MirrorPeople",
 }
 
 FILL_TYPES = {
@@ -36,6 +38,7 @@ FILL_TYPES = {
     "Mask": tv_tensors.Mask,
     "SemanticMask": SemanticMask,
     "NormalMap": NormalMap,
+    "FlowMap": FlowMap,
     "others": "others",
 }
 

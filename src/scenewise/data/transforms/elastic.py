@@ -16,7 +16,8 @@ from torchvision.transforms.v2 import InterpolationMode, Transform, query_size
 from torchvision.transforms.v2 import functional as TF
 
 from scenewise.errors import UsageError
-from scenewise.types import IGNORE, SemanticMask
+from scenewise.fields.semantic import SemanticMask
+from scenewise.types import IGNORE
 
 FILL: dict[Any, float] = {SemanticMask: IGNORE, "others": 0}
 STEPS = 20  # of the fixed-point iteration; each shrinks the error by the field's steepness, 0.2 or less as a rule

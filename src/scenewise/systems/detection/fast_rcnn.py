@@ -12,7 +12,7 @@ Shapes: N images, P proposals of one image, R of all images together, C classes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.proposals import SearchSpec, proposals_of
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois, second_stage_losses
 from scenewise.ops.roi import RoITransform, pool_levels
-from scenewise.types import Batch, InputSpec, Prediction
+from scenewise.types import Batch, InputSpec, Interface, Output
 
 VGG_HEAD = HeadSpec(channels=4096, dropout=0.5)
 
@@ -33,7 +33,7 @@ VGG_HEAD = HeadSpec(channels=4096, dropout=0.5)
 class FastRCNN(Model):
     """One pass of a network over the image, then a class and a corrected box for each of its proposals.
 
-    Proposals come with the images (``Batch.proposals``, the target field ``proposals``); images without are searched
+    Proposals come with the images (the input ``proposals``); images without are searched
     for them (:mod:`scenewise.ops.selective_search`), each time anew; proposals that a data set brings are much faster.
 
     Args:
@@ -59,8 +59,14 @@ class FastRCNN(Model):
         input: how images are resized and normalised; by default with a shorter side of 600 and at most 1000 pixels.
     """
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "labels", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(
+            needs=frozenset({"boxes", "labels"}),
+            fills=frozenset({"boxes", "labels", "scores"}),
+            takes=frozenset({"proposals"}),
+        )
 
     def __init__(
         self,
@@ -132,14 +138,14 @@ class FastRCNN(Model):
             return {"class": terms["class"]}
         return {"class": terms["class"], "box": self.box_weight * terms["box"]}
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         proposals = self._proposals(batch)
         logits, deltas = self._judge(self.features(self.pixels(batch)), proposals)
         if self.box_regression == "none":
             deltas = torch.zeros_like(deltas)
         scores = logits.float().softmax(-1)
-        return detections(scores, deltas, proposals, batch.sizes, self.classes, self.detections)
+        return detections(scores, deltas, proposals, batch.sizes, self.detections)
 
     def probe(self, batch: Batch) -> Tensor:
         """The maps, and what is said of one box in each image."""

@@ -13,7 +13,7 @@ Shapes: N images, L levels, R boxes of all images together, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled, detection
 from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.roi import RoITransform, pool_levels
-from scenewise.types import Batch, InputSpec, Prediction
+from scenewise.types import Batch, InputSpec, Interface, Output
 
 
 class FasterRCNN(Model):
@@ -53,8 +53,11 @@ class FasterRCNN(Model):
         input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
     """
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "labels", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"boxes", "labels"}), fills=frozenset({"boxes", "labels", "scores"}))
+
     terms: ClassVar[tuple[str, ...]] = ("objectness", "rpn_box", "class", "box")
     intermediate: int | None = None  # the stride of the map that a branch of a subclass reads besides
 
@@ -115,7 +118,7 @@ class FasterRCNN(Model):
         terms |= self._second_losses(maps, sampled)
         return self._weighted(terms)
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         return self._detect(self.features(self.pixels(batch)), batch)
 
@@ -143,12 +146,12 @@ class FasterRCNN(Model):
         logits, deltas = self._second(maps, sampled.boxes)
         return second_stage_losses(logits, deltas, sampled, hard=self.hard_examples)
 
-    def _detect(self, maps: list[Tensor], batch: Batch) -> list[Prediction]:
+    def _detect(self, maps: list[Tensor], batch: Batch) -> list[Output]:
         scored = self.rpn(maps[: self.features.count], _size(batch.images))
         proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=False)]
         logits, deltas = self._second(maps, proposals)
         scores = logits.float().softmax(-1)
-        return detections(scores, deltas, proposals, batch.sizes, self.classes, self.detections)
+        return detections(scores, deltas, proposals, batch.sizes, self.detections)
 
     def _second(self, maps: Sequence[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [R,C+1] and corrections [R,4(C+1)] or [R,4] of ``boxes``."""

@@ -10,7 +10,7 @@ Shapes: N images, C classes, D features.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.ops.boxes import box_area, box_iou
-from scenewise.types import Batch, InputSpec, Prediction, Target
+from scenewise.types import Batch, InputSpec, Interface, Output, Target
 
 BoxLoss = Literal["l2", "l1", "smooth-l1", "iou"]
 
@@ -38,8 +38,10 @@ class SingleObject(Model):
         input: how images are resized and normalised; by default to 224 x 224.
     """
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "labels", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"boxes", "labels"}), fills=frozenset({"boxes", "labels", "scores"}))
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class SingleObject(Model):
         self.box_loss, self.box_weight = box_loss, box_weight
         self.pool_size, self.class_specific = pool_size, class_specific
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _locate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Class logits [N,C] and boxes [N,C,4] or [N,1,4]: centre, width, height as shares of the image."""
         maps = self.backbone(self.pixels(batch))[-1]
         stride = self.backbone.strides[-1]
@@ -78,7 +80,7 @@ class SingleObject(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``class`` and ``box`` of each image's largest object; an image without an object has no part in either."""
-        logits, boxes = self(batch)
+        logits, boxes = self._locate(batch)
         chosen = [largest_object(target) for target in batch.targets]
         rows = [i for i, index in enumerate(chosen) if index is not None]
         if not rows:
@@ -99,18 +101,18 @@ class SingleObject(Model):
         loss = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth-l1": F.smooth_l1_loss}[self.box_loss]
         return loss(found, wanted, reduction="sum") / len(found)
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """One box an image, with the most probable class."""
-        logits, boxes = self(batch)
+        logits, boxes = self._locate(batch)
         scores, labels = logits.softmax(1).max(1)
         found = boxes[torch.arange(len(batch)), labels if self.class_specific else torch.zeros_like(labels)]
         corners = _corners(found).clamp(0, 1) * _sides(batch.sizes, found)
         rows = zip(batch.sizes, corners, labels, scores, strict=True)
-        return [Prediction(size, self.classes, boxes=b[None], labels=c[None], scores=s[None]) for size, b, c, s in rows]
+        return [Output(size, boxes=b[None], labels=c[None], scores=s[None]) for size, b, c, s in rows]
 
     def probe(self, batch: Batch) -> Tensor:
         """Logits and boxes."""
-        return torch.cat([x.flatten() for x in self(batch)])
+        return torch.cat([x.flatten() for x in self._locate(batch)])
 
 
 def largest_object(target: Target) -> int | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from scenewise.nn.proposals import SearchSpec, proposals_of
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois
 from scenewise.ops.boxes import box_iou, encode_boxes
 from scenewise.ops.crops import warp_crops, with_context
-from scenewise.types import STRICT, Batch, InputSpec, Prediction
+from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
 
 Layer = Literal["pool5", "fc6", "fc7"]
 LAYERS: tuple[Layer, ...] = ("pool5", "fc6", "fc7")
@@ -113,8 +113,14 @@ class RCNN(Model):
         input: how images are resized and normalised; by default they keep their size.
     """
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "labels", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(
+            needs=frozenset({"boxes", "labels"}),
+            fills=frozenset({"boxes", "labels", "scores"}),
+            takes=frozenset({"proposals"}),
+        )
 
     svm_weight: Tensor  # [C,D]
     svm_bias: Tensor  # [C]
@@ -203,12 +209,12 @@ class RCNN(Model):
     # ---- prediction (sec. 2.2)
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         proposals = proposals_of(batch, self.search)
         judged = [self._judge(image, boxes) for image, boxes in zip(self._images(batch), proposals, strict=True)]
         scores, deltas = (torch.cat(parts) for parts in zip(*judged, strict=True))
-        return detections(scores, deltas, proposals, batch.sizes, self.classes, self.detections, weights=PLAIN_WEIGHTS)
+        return detections(scores, deltas, proposals, batch.sizes, self.detections, weights=PLAIN_WEIGHTS)
 
     def probe(self, batch: Batch) -> Tensor:
         """Scores and corrections of one box in each image."""

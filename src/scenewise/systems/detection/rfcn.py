@@ -15,7 +15,7 @@ Shapes: N images, R boxes of all images together, C classes, k x k cells of a bo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample
 from scenewise.nn.rpn import RPN, ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.roi import crop_and_resize, ps_roi_pool
-from scenewise.types import Batch, InputSpec, Prediction
+from scenewise.types import Batch, InputSpec, Interface, Output
 
 CONV4_STRIDE = 16  # of the map that proposals are read from, in the network as it is without dilation
 ANCHORS = AnchorSpec(sizes=((128.0, 256.0, 512.0),))
@@ -66,8 +66,10 @@ class RFCN(Model):
         input: how images are resized and normalised; by default with a shorter side of 600 and at most 1000 pixels.
     """
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "labels", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"boxes", "labels"}), fills=frozenset({"boxes", "labels", "scores"}))
 
     def __init__(
         self,
@@ -123,13 +125,13 @@ class RFCN(Model):
             "box": self.box_weight * second["box"],
         }
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         conv5, conv4 = self.features(self.pixels(batch))
         scored = self.rpn([conv4], _size(batch.images))
         proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=False)]
         logits, deltas = self._vote(conv5, proposals)
-        return detections(logits.softmax(-1), deltas, proposals, batch.sizes, self.classes, self.detections)
+        return detections(logits.softmax(-1), deltas, proposals, batch.sizes, self.detections)
 
     def probe(self, batch: Batch) -> Tensor:
         """What both stages say: all anchors, and all score maps."""

@@ -9,6 +9,8 @@ Shapes: N images, P proposals of one image.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from scenewise.nn.backbone import backbone_input
 from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec, Scored
 from scenewise.ops.anchors import AnchorSpec
-from scenewise.types import Batch, InputSpec, Prediction
+from scenewise.types import Batch, InputSpec, Interface, Output
 
 
 class RegionProposals(Model):
@@ -42,8 +44,10 @@ class RegionProposals(Model):
         input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
     """
 
-    needs = frozenset({"boxes"})
-    fills = frozenset({"boxes", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"boxes"}), fills=frozenset({"boxes", "scores"}))
 
     def __init__(
         self,
@@ -74,12 +78,11 @@ class RegionProposals(Model):
         terms = self.rpn.losses(self._score(batch), batch)
         return {"objectness": terms["objectness"], "rpn_box": self.box_weight * terms["rpn_box"]}
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes [P,4] and scores [P], best first."""
         found = self.rpn.proposals(self._score(batch), batch.sizes, training=False)
         return [
-            Prediction(size, self.classes, boxes=boxes, scores=scores)
-            for (boxes, scores), size in zip(found, batch.sizes, strict=True)
+            Output(size, boxes=boxes, scores=scores) for (boxes, scores), size in zip(found, batch.sizes, strict=True)
         ]
 
     def probe(self, batch: Batch) -> Tensor:

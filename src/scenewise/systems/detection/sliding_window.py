@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois
 from scenewise.ops.crops import warp_crops
-from scenewise.types import STRICT, Batch, InputSpec, Prediction
+from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
 
 CHUNK = 64  # crops that go through the network at once in prediction
 
@@ -89,8 +89,10 @@ class SlidingWindow(Model):
         input: how images are resized and normalised; by default they keep their size.
     """
 
-    needs = frozenset({"boxes", "labels"})
-    fills = frozenset({"boxes", "labels", "scores"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"boxes", "labels"}), fills=frozenset({"boxes", "labels", "scores"}))
 
     def __init__(
         self,
@@ -175,12 +177,12 @@ class SlidingWindow(Model):
         return self.pool(self.classifier(self.backbone(x)[-1]))
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         windows = [self.windows(size, batch.images.device) for size in batch.sizes]
         scores = [self.window_logits(image, dense=self.dense).softmax(1) for image in self._images(batch)]
         none = torch.zeros(sum(map(len, windows)), 4 * (len(self.classes) + 1), device=batch.images.device)
-        return detections(torch.cat(scores), none, windows, batch.sizes, self.classes, self.detections)
+        return detections(torch.cat(scores), none, windows, batch.sizes, self.detections)
 
     def probe(self, batch: Batch) -> Tensor:
         """The logits of all windows, which may be none, and of the whole image."""

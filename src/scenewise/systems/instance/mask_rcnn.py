@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.masks import crop_masks, mask_boundary
 from scenewise.ops.roi import RoITransform, roi_align
 from scenewise.systems.detection.faster_rcnn import FasterRCNN
-from scenewise.types import STRICT, Batch, InputSpec, Prediction
+from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,13 @@ class MaskRCNN(FasterRCNN):
         input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
     """
 
-    needs = frozenset({"boxes", "labels", "masks"})
-    fills = frozenset({"boxes", "labels", "scores", "roi_masks"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(
+            needs=frozenset({"boxes", "labels", "masks"}), fills=frozenset({"boxes", "labels", "scores", "roi_masks"})
+        )
+
     terms = (*FasterRCNN.terms, "mask", "boundary")
 
     def __init__(
@@ -156,14 +161,14 @@ class MaskRCNN(FasterRCNN):
         terms |= self._mask_losses(maps, sampled, batch)
         return self._weighted(terms)
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels, scores and the masks in the boxes' frames: probabilities [K,M,M]."""
         maps = self.features(self.pixels(batch))
         found = self._detect(maps, batch)
         boxes = [prediction.boxes for prediction in found]
         logits, _ = self._draw(maps, boxes)  # type: ignore[arg-type]
         labels = torch.cat([prediction.labels for prediction in found])  # type: ignore[misc]
-        masks = self.mask_head.probabilities(logits, labels).split([len(p) for p in found])
+        masks = self.mask_head.probabilities(logits, labels).split([len(b) for b in boxes])  # type: ignore[arg-type]
         return [dataclasses.replace(p, roi_masks=m) for p, m in zip(found, masks, strict=True)]
 
     def probe(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.keypoints import decode_keypoints, keypoint_targets
 from scenewise.ops.roi import RoITransform
 from scenewise.systems.detection.faster_rcnn import FasterRCNN
-from scenewise.types import STRICT, Batch, InputSpec, Prediction
+from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,14 @@ class KeypointRCNN(FasterRCNN):
         input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
     """
 
-    needs = frozenset({"boxes", "labels", "keypoints"})
-    fills = frozenset({"boxes", "labels", "scores", "keypoints"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(
+            needs=frozenset({"boxes", "labels", "keypoints"}),
+            fills=frozenset({"boxes", "labels", "scores", "keypoints"}),
+        )
+
     terms = (*FasterRCNN.terms, "keypoints")
 
     def __init__(
@@ -127,12 +134,12 @@ class KeypointRCNN(FasterRCNN):
         terms["keypoints"] = self._keypoint_loss(maps, sampled, batch)
         return self._weighted(terms)
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels, scores and joints [K,J,3]; each joint's third number is 1."""
         maps = self.features(self.pixels(batch))
         found = self._detect(maps, batch)
         boxes = [prediction.boxes for prediction in found]
-        logits = self._draw(maps, boxes).split([len(p) for p in found])  # type: ignore[arg-type]
+        logits = self._draw(maps, boxes).split([len(b) for b in boxes])  # type: ignore[arg-type]
         joints = [decode_keypoints(x, p.boxes)[0] for p, x in zip(found, logits, strict=True)]  # type: ignore[arg-type]
         for points in joints:
             points[..., :2] += self.keypoints.shift

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from scenewise.model import Model
 from scenewise.nn.aspp import ASPP
 from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
 from scenewise.nn.layers import conv_bn_relu, fcn_head, upsample
-from scenewise.nn.semantic import LossName, SegmentationLoss, predictions
-from scenewise.types import IGNORE, Batch, InputSpec, Prediction
+from scenewise.nn.semantic import LossName, SegmentationLoss, outputs
+from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
 
 
 class DeepLabV3(Model):
@@ -57,8 +57,10 @@ class DeepLabV3(Model):
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
 
-    needs = frozenset({"semantic"})
-    fills = frozenset({"semantic_logits"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"semantic"}), fills=frozenset({"semantic_logits"}))
 
     def __init__(
         self,
@@ -114,10 +116,10 @@ class DeepLabV3(Model):
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
         return terms
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
         logits = self.classifier(self.context(self.backbone(self.pixels(batch))[-1]))
-        return predictions(upsample(logits, batch.images.shape[-2:]), batch, self.classes)
+        return outputs(upsample(logits, batch.images.shape[-2:]), batch)
 
 
 class DeepLabV3Plus(Model):
@@ -140,8 +142,10 @@ class DeepLabV3Plus(Model):
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
 
-    needs = frozenset({"semantic"})
-    fills = frozenset({"semantic_logits"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"semantic"}), fills=frozenset({"semantic_logits"}))
 
     def __init__(
         self,
@@ -209,9 +213,9 @@ class DeepLabV3Plus(Model):
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         return self.loss(upsample(self.logits(batch), target.shape[-2:]), target)
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
-        return predictions(upsample(self.logits(batch), batch.images.shape[-2:]), batch, self.classes)
+        return outputs(upsample(self.logits(batch), batch.images.shape[-2:]), batch)
 
 
 def _apply_multi_grid(backbone: Backbone, factors: tuple[int, ...]) -> None:

@@ -17,7 +17,7 @@ Shapes: N images of H x W pixels, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,9 @@ from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.nn.layers import fcn_head, upsample
-from scenewise.nn.semantic import LossName, SegmentationLoss, predictions
+from scenewise.nn.semantic import LossName, SegmentationLoss, outputs
 from scenewise.nn.vgg import VGG16, Grid, Padding
-from scenewise.types import IGNORE, Batch, InputSpec, Prediction
+from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
 
 UpsamplingName = Literal["bilinear", "learned", "dense"]
 
@@ -62,8 +62,10 @@ class FCN(Model):
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
 
-    needs = frozenset({"semantic"})
-    fills = frozenset({"semantic_logits"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"semantic"}), fills=frozenset({"semantic_logits"}))
 
     def __init__(
         self,
@@ -130,9 +132,9 @@ class FCN(Model):
         """The loss terms of the logits at full resolution."""
         return self.loss(self.logits(batch), batch.stacked("semantic", IGNORE))
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
-        return predictions(self.logits(batch), batch, self.classes)
+        return outputs(self.logits(batch), batch)
 
     def load_coarser(self, coarser: FCN) -> None:
         """Start from ``coarser``, a trained net of larger stride; the score layers that it lacks stay as they are.
@@ -174,8 +176,10 @@ class FCNResNet(Model):
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
 
-    needs = frozenset({"semantic"})
-    fills = frozenset({"semantic_logits"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """What it reads and returns, whatever its arguments."""
+        return Interface(needs=frozenset({"semantic"}), fills=frozenset({"semantic_logits"}))
 
     def __init__(
         self,
@@ -209,10 +213,10 @@ class FCNResNet(Model):
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
         return terms
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
         logits = self.classifier(self.backbone(self.pixels(batch))[-1])
-        return predictions(upsample(logits, batch.images.shape[-2:]), batch, self.classes)
+        return outputs(upsample(logits, batch.images.shape[-2:]), batch)
 
 
 class Upsampling(nn.Module):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError
 from scenewise.losses.segmentation import cross_entropy
 from scenewise.model import Model
-from scenewise.nn.semantic import LossName, SegmentationLoss, predictions
+from scenewise.nn.semantic import LossName, SegmentationLoss, outputs
 from scenewise.ops.border_weights import border_weights
 from scenewise.ops.mirror import mirrored_window
-from scenewise.types import IGNORE, Batch, InputSpec, Prediction
+from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
 
 Up = Literal["upconv", "bilinear", "nearest"]
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
@@ -63,8 +63,11 @@ class UNet(Model):
     the CPU, about 0.2 ms for each object of a few hundred pixels on one core.
     """
 
-    needs = frozenset({"semantic"})
-    fills = frozenset({"semantic_logits"})
+    @classmethod
+    def interface(cls, **arguments: Any) -> Interface:
+        """Class scores, learned from class maps; border weights are computed from masks."""
+        needs = {"semantic", "masks"} if arguments.get("border_weight") else {"semantic"}
+        return Interface(needs=frozenset(needs), fills=frozenset({"semantic_logits"}))
 
     def __init__(
         self,
@@ -97,8 +100,6 @@ class UNet(Model):
         self.border_term = terms.pop("cross-entropy") if border_weight else None  # the weight of the term of eq. 1
         self.w0, self.sigma = w0, sigma
         self.loss = SegmentationLoss(terms, len(self.classes), class_weights)
-        if border_weight:
-            self.needs = frozenset({"semantic", "masks"})  # type: ignore[misc]  # this instance reads more than others
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
@@ -110,9 +111,9 @@ class UNet(Model):
             terms = {"cross-entropy": self.border_term * weighted, **terms}
         return terms
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
-        return predictions(self.logits(batch), batch, self.classes)
+        return outputs(self.logits(batch), batch)
 
     def logits(self, batch: Batch) -> Tensor:
         """[N,C,H,W] at the size of the batch's canvas."""

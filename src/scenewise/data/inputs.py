@@ -1,0 +1,125 @@
+"""Files of what systems take beside the images of a data set: proposals, second images.
+
+Proposals, boxes that one system found for another, are a safetensors file: for each image, under its name in the data
+set, its boxes float32 [P,4], best first, x1, y1, x2, y2 in pixels of the image.
+:func:`scenewise.engine.proposals.write_proposals` makes one. Images are a folder of files with the images' names.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from scenewise.data.base import DataSet, images_in
+from scenewise.errors import DataError, UsageError
+from scenewise.fields.table import find_input
+from scenewise.files.atomic import atomic_path
+from scenewise.files.images import read_image
+
+
+class InputFile(Protocol):
+    """The values of one input, by the image's name."""
+
+    path: Path
+    names: frozenset[str]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The value for the image ``name``."""
+
+
+class TensorFile:
+    """The tensors in the safetensors file ``path``, by the image's name; read when they are asked for.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+
+    def __init__(self, path: str | Path, what: str) -> None:
+        self.path, self.what = Path(path).expanduser(), what
+        self.file: Any = None
+        self.names = frozenset(self._opened().keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of the image ``name``."""
+        if name not in self.names:
+            raise DataError(f"{self.path}: has no {self.what} for image {name!r}; expected those of every image")
+        value: Tensor = self._opened().get_tensor(name)
+        try:
+            return find_input(self.what).read(value)
+        except UsageError as error:
+            raise DataError(f"{self.path}: {name}: {error}") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"file": None}  # each process opens the file for itself
+
+    def _opened(self) -> Any:
+        if self.file is None:
+            from safetensors import SafetensorError, safe_open
+
+            if not self.path.is_file():
+                raise DataError(f"{self.path}: not found; expected a file of {self.what}")
+            try:
+                self.file = safe_open(self.path, framework="pt")  # type: ignore[no-untyped-call]
+            except SafetensorError as error:
+                raise DataError(f"{self.path}: not a safetensors file ({error})") from None
+        return self.file
+
+
+class ImageFolder:
+    """The images in a folder, by their files' names without endings."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self.files = images_in(self.path)
+        self.names = frozenset(self.files)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The image ``name``, uint8 [3,H,W]."""
+        return read_image(self.path / self.files[name])
+
+
+def open_input(name: str, path: str | Path) -> InputFile:
+    """The values of the input ``name`` in a file or, of images, a folder.
+
+    Raises:
+        UsageError: there is no such input. DataError: it can't be read.
+    """
+    find_input(name)
+    return ImageFolder(path) if Path(path).expanduser().is_dir() else TensorFile(path, name)
+
+
+def with_inputs(data: DataSet, files: Mapping[str, str | Path]) -> DataSet:
+    """The same data set, its samples with further inputs by name, each from a file.
+
+    Raises:
+        DataError: a file can't be read, or lacks an image; names the first.
+    """
+    if not files:
+        return data
+    changed = copy.copy(data)
+    opened_files = dict(data.inputs)
+    for name, path in files.items():
+        opened = open_input(name, path)
+        missing = [image for index in range(len(data)) if (image := data.image_id(index)) not in opened.names]
+        if missing:
+            raise DataError(
+                f"{path}: has no {name} for {len(missing)} of the {len(data)} images of {data.source}, the first "
+                f"{missing[0]!r}"
+            )
+        opened_files[name] = opened
+    changed.inputs = opened_files
+    return changed
+
+
+def save_tensors_by_image(values: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write ``values``, such as proposals [P,4], by the image's name, to the file ``path``."""
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in values.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary)

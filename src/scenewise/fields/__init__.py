@@ -1,0 +1,1 @@
+"""What is found in an image: one file per kind of output, and one literal table of them."""
