@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 from typing import Any
 
@@ -11,76 +10,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from scenewise.catalog import SYSTEMS, build, find, name_of, options, plain_arguments
+from scenewise.catalog import SYSTEMS, build, find, interface_of, name_of, options, plain_arguments
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.engine.evaluate import evaluate, main_metric
 from scenewise.engine.predict import Predictor, predict
+from scenewise.fields.table import FIELDS, INPUTS, count, given, misfit
 from scenewise.model import Model
-from scenewise.types import IGNORE, Batch
+from scenewise.results.prediction import Prediction
+from scenewise.types import Batch, Described
 from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint
+from tests.systems.small import SMALL
 
-TWO_STAGES: dict[str, Any] = {
-    "backbone": "resnet10t",
-    "features": {"channels": 16},
-    "anchors": {"sizes": [[8], [16], [32], [48], [64]]},
-    "proposals": {"train_after_nms": 100, "after_nms": 40},
-    "head": {"channels": 32},
-    "sampler": {"samples": 64},
-    "detections": {"count": 20},
-    "input": {"size_divisor": 32},
-}
-SMALL: dict[str, dict[str, Any]] = {  # a small configuration of each system
-    "deeplab-v3": {"backbone": "resnet10t", "aspp_channels": 8, "multi_grid": None},
-    "deeplab-v3-plus": {"backbone": "resnet10t", "aspp_channels": 8, "decoder_channels": 8, "skip_channels": [4]},
-    "fast-rcnn": {
-        "backbone": "resnet10t",
-        "roi": "align",  # RoIPool sees near proposals as equal, and which of equal scores is first is left to rounding
-        "head": {"channels": 32, "size": 3},
-        "search": {"width": None, "min_side": 8, "max_boxes": 40},
-        "input": {"size_divisor": 32},
-    },
-    "faster-rcnn": TWO_STAGES,
-    "fcn": {"backbone": "resnet10t"},
-    "fcn-resnet": {"backbone": "resnet18"},
-    "keypoint-rcnn": {**TWO_STAGES, "keypoints": {"count": 14, "convs": 2, "channels": 16, "size": 28}},
-    "mask-rcnn": {**TWO_STAGES, "mask": {"convs": 2, "channels": 16, "size": 14}},
-    "r-fcn": {
-        "backbone": "resnet10t",
-        "channels": 32,
-        "k": 3,
-        "rpn_channels": 32,
-        "anchors": {"sizes": [[16, 32, 64]]},
-        "proposals": {"train_after_nms": 50, "after_nms": 40},
-        "hard_examples": 32,
-        "detections": {"count": 20},
-        "input": {"size_divisor": 32},
-    },
-    "rcnn": {
-        "backbone": "resnet10t",
-        "crop_size": 32,
-        "context": 4,
-        "hidden": [16],
-        "search": {"width": None, "min_side": 8, "max_boxes": 40},
-    },
-    "rpn": {name: TWO_STAGES[name] for name in ("backbone", "features", "anchors", "proposals", "input")},
-    "single-object": {"backbone": "resnet10t", "input": {"size": [64, 96]}},
-    "sliding-window": {
-        "backbone": "resnet10t",
-        "level": 2,
-        "window": 24,
-        "stride": 8,
-        "pyramid": {"sides": [24]},
-        "detections": {"count": 20},
-    },
-    "unet": {"width": 4, "depth": 2, "padding": "same"},
-}
 NAMES = list(SYSTEMS)
-DETECTORS = [name for name in NAMES if "boxes" in find(name).load().needs]
-OTHERS = [name for name in NAMES if name not in DETECTORS]
+INTERFACES = {name: interface_of(name, SMALL[name]) for name in NAMES}
+DETECTORS = [name for name in NAMES if {"boxes", "scores"} <= INTERFACES[name].fills]
+OF_PIXELS = [name for name in NAMES if all(FIELDS[field].blank is not None for field in INTERFACES[name].needs)]
+OF_OBJECTS = [name for name in NAMES if any(FIELDS[field].per_instance for field in INTERFACES[name].needs)]
 NO_BACKGROUND = {"single-object"}  # takes for granted that there is an object: without any, nothing is learned
 TRAINED = (2, 3)  # both of these scenes have a figure, and so joints
-PER_OBJECT = ("boxes", "labels", "ignore", "area", "masks", "keypoints")
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +61,11 @@ def model(scenes, name):
 
 
 def batch_of(scenes, *indices: int) -> Batch:
-    """A batch of scenes, with proposals for the systems that take them: the true boxes and, shifted, some more."""
+    """A batch of scenes with every input that a system may take; proposals are the true boxes and, shifted, some
+    more."""
     samples = [plain(*scenes[i]) for i in indices]
-    for _, target in samples:
+    for image, target in samples:
+        target |= {name: one.example(image) for name, one in INPUTS.items()}
         boxes = target["boxes"]
         target["proposals"] = torch.cat([boxes, boxes + 2, boxes - 5, boxes.new_tensor([[4, 4, 60, 40]])]).clamp(0, 64)
     return Collate()(samples)
@@ -125,13 +75,8 @@ def without_objects(batch: Batch, *rows: int) -> Batch:
     """``batch`` with no object in these images."""
     for row in rows:
         target: Any = batch.targets[row]
-        target |= {name: target[name][:0] for name in PER_OBJECT}
+        target |= {name: value[:0] for name, value in target.items() if name in FIELDS and FIELDS[name].per_instance}
     return batch
-
-
-def tensors(prediction) -> dict[str, Tensor]:
-    values = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(prediction)}
-    return {k: v for k, v in values.items() if isinstance(v, Tensor)}
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -171,9 +116,9 @@ def test_losses_are_named_scalars_in_both_modes(model, scenes, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_fills_what_it_says(model, scenes, name):
     found = model.predict(batch_of(scenes, 0))[0]
-    assert frozenset(tensors(found)) == model.fills
+    assert frozenset(given(found)) == model.fills
     assert found.size == (64, 96)
-    assert found.classes == scenes.classes
+    assert misfit(Described(found.size, model.classes, skeleton=model.skeleton, **given(found))) is None
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -181,9 +126,9 @@ def test_it_fills_what_it_says(model, scenes, name):
 def test_detections_are_objects_of_the_image(model, scenes, name):
     """Best first, boxes within the image, labels of the classes, and as many of one field as of another."""
     found = model.predict(batch_of(scenes, 2, 3))
-    assert sum(map(len, found)) > 0, "nothing is found: the test would say nothing"
+    assert sum(map(count, found)) > 0, "nothing is found: the test would say nothing"
     for one in found:
-        assert len({len(value) for value in tensors(one).values()}) == 1
+        assert len({len(value) for value in given(one).values()}) == 1
         x1, y1, x2, y2 = one.boxes.unbind(1)
         assert ((x1 >= 0) & (y1 >= 0) & (x1 < x2) & (y1 < y2) & (x2 <= 96) & (y2 <= 64)).all()
         if "labels" in model.fills:
@@ -198,21 +143,22 @@ def test_detections_are_objects_of_the_image(model, scenes, name):
 def test_one_image_alone_equals_the_same_image_in_a_batch(model, scenes, name):
     together = model.predict(batch_of(scenes, 0, 1, 2))
     alone = model.predict(batch_of(scenes, 1))[0]
-    for field, value in tensors(alone).items():
-        torch.testing.assert_close(value, tensors(together[1])[field], rtol=1e-4, atol=1e-4)
+    for field, value in given(alone).items():
+        torch.testing.assert_close(value, given(together[1])[field], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OF_PIXELS)
 def test_an_image_without_any_label_gives_a_loss_of_zero(model, scenes, name):
     batch = batch_of(scenes, 0)
-    batch.targets[0]["semantic"] = torch.full((64, 96), IGNORE)
+    for field in model.needs:
+        batch.targets[0][field] = torch.full_like(batch.targets[0][field], FIELDS[field].blank)
     loss = total(model.losses(batch))
     loss.backward()
     assert loss == 0
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", OF_OBJECTS)
 @pytest.mark.parametrize("rows", [(0,), (0, 1)], ids=["one", "all"])
 def test_images_without_objects_are_trained_on(model, scenes, name, rows):
     """All of them is background: the losses are numbers, and reach what the losses of other images reach."""
@@ -235,8 +181,8 @@ def test_a_checkpoint_gives_the_same_model_back(model, scenes, name, tmp_path):
     assert again.info == {"terms": "none"}
     assert plain_arguments(again) | {"input": None} == plain_arguments(model) | {"input": None}
     batch = batch_of(scenes, 0)
-    for field, value in tensors(model.predict(batch)[0]).items():
-        assert torch.equal(value, tensors(again.predict(batch)[0])[field])
+    for field, value in given(model.predict(batch)[0]).items():
+        assert torch.equal(value, given(again.predict(batch)[0])[field])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,7 +197,7 @@ def test_the_predictor_gives_the_models_numbers(model, scenes, name):
     assert (ready.model.probe(batch) - exact).abs().max() < 1e-4 * scale
     half = Predictor(model, precision="bf16")
     assert (half.model.probe(batch) - exact).abs().max() < 0.1 * scale
-    for field, value in tensors(half.run(batch)[0]).items():
+    for field, value in given(half.run(batch)[0]).items():
         assert value.dtype == (torch.int64 if field == "labels" else torch.float32), field
 
 
@@ -261,13 +207,11 @@ def test_it_predicts_and_is_measured_through_the_common_calls(model, scenes, nam
     found = predict(model, [image, image[:, :40, :50]])
     assert [p.size for p in found] == [(64, 96), (40, 50)]
     for one in found:
-        if name in DETECTORS:
-            assert one.boxes.shape == (len(one), 4)
-            assert one.boxes.shape[0] == 0 or one.boxes[:, 2].max() <= one.size[1]
-            assert ("roi_masks" in model.fills) == (one.masks is not None and one.masks.shape == (len(one), *one.size))
-        else:
-            assert one.semantic.shape == one.size
-            assert 0 <= int(one.semantic.min()) <= int(one.semantic.max()) < len(scenes.classes)
+        assert set(given(one)) == {FIELDS[field].gives for field in model.fills}
+        assert misfit(one) is None
+        assert one.boxes is None or not len(one) or one.boxes[:, 2].max() <= one.size[1]
+        assert Prediction.from_json(one.to_json()).size == one.size
+        assert one.draw(image[:, : one.size[0], : one.size[1]]).size[0] >= one.size[1]
     scores: Any = evaluate(model, scenes)
     assert scores["images"] == 4
     for part in main_metric(model.fills).split("."):

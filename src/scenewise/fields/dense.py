@@ -107,6 +107,7 @@ class Depth(DenseField):
     """float32: metres, NaN where unknown."""
 
     name = "depth"
+    blank = math.nan
     title = "depth"
 
     def paint(self, picture: Image.Image, value: Tensor, scene: Scene) -> Image.Image:
@@ -133,6 +134,7 @@ class Normals(DenseField):
     """float32 [3,H,W]: unit vectors, x right, y down, z forward."""
 
     name = "normals"
+    blank = math.nan
     title = "normals"
     shape = "3HW"
 

@@ -5,6 +5,7 @@ Shapes: H x W pixels of the image.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ class Flow(DenseField):
     """float32 [2,H,W]: x and y in pixels, from a pixel's place to its place in the next image; NaN where unknown."""
 
     name = "flow"
+    blank = math.nan
     title = "flow"
     shape = "2HW"
 

@@ -38,6 +38,7 @@ class Semantic(Field):
     """int64: the class of each pixel, 255 where there is none."""
 
     name = "semantic"
+    blank = IGNORE
     labelled = True
     shape = "HW"
     storage = "json"

@@ -1,0 +1,61 @@
+"""A small configuration of each system, for the tests that walk over the catalog: one row per system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TWO_STAGES: dict[str, Any] = {
+    "backbone": "resnet10t",
+    "features": {"channels": 16},
+    "anchors": {"sizes": [[8], [16], [32], [48], [64]]},
+    "proposals": {"train_after_nms": 100, "after_nms": 40},
+    "head": {"channels": 32},
+    "sampler": {"samples": 64},
+    "detections": {"count": 20},
+    "input": {"size_divisor": 32},
+}
+SMALL: dict[str, dict[str, Any]] = {  # a small configuration of each system
+    "deeplab-v3": {"backbone": "resnet10t", "aspp_channels": 8, "multi_grid": None},
+    "deeplab-v3-plus": {"backbone": "resnet10t", "aspp_channels": 8, "decoder_channels": 8, "skip_channels": [4]},
+    "fast-rcnn": {
+        "backbone": "resnet10t",
+        "roi": "align",  # RoIPool sees near proposals as equal, and which of equal scores is first is left to rounding
+        "head": {"channels": 32, "size": 3},
+        "search": {"width": None, "min_side": 8, "max_boxes": 40},
+        "input": {"size_divisor": 32},
+    },
+    "faster-rcnn": TWO_STAGES,
+    "fcn": {"backbone": "resnet10t"},
+    "fcn-resnet": {"backbone": "resnet18"},
+    "keypoint-rcnn": {**TWO_STAGES, "keypoints": {"count": 14, "convs": 2, "channels": 16, "size": 28}},
+    "mask-rcnn": {**TWO_STAGES, "mask": {"convs": 2, "channels": 16, "size": 14}},
+    "r-fcn": {
+        "backbone": "resnet10t",
+        "channels": 32,
+        "k": 3,
+        "rpn_channels": 32,
+        "anchors": {"sizes": [[16, 32, 64]]},
+        "proposals": {"train_after_nms": 50, "after_nms": 40},
+        "hard_examples": 32,
+        "detections": {"count": 20},
+        "input": {"size_divisor": 32},
+    },
+    "rcnn": {
+        "backbone": "resnet10t",
+        "crop_size": 32,
+        "context": 4,
+        "hidden": [16],
+        "search": {"width": None, "min_side": 8, "max_boxes": 40},
+    },
+    "rpn": {name: TWO_STAGES[name] for name in ("backbone", "features", "anchors", "proposals", "input")},
+    "single-object": {"backbone": "resnet10t", "input": {"size": [64, 96]}},
+    "sliding-window": {
+        "backbone": "resnet10t",
+        "level": 2,
+        "window": 24,
+        "stride": 8,
+        "pyramid": {"sides": [24]},
+        "detections": {"count": 20},
+    },
+    "unet": {"width": 4, "depth": 2, "padding": "same"},
+}
