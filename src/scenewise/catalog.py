@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class System:
-    """One row of the catalog. ``location`` is ``module:class`` below ``scenewise.systems``, imported when needed."""
+    """One row of the catalog.
+
+    ``location`` is ``module:class`` below ``scenewise.systems``, imported when needed; that of a person's own system is
+    its name, ``module:Class``.
+    """
 
     name: str
     location: str
@@ -29,9 +33,34 @@ class System:
     paper: str
 
     def load(self) -> type[Model]:
-        """The system's class."""
+        """The system's class.
+
+        Raises:
+            UsageError: a person's own module or class is not there, or is no model.
+        """
         module, name = self.location.split(":")
-        return getattr(importlib.import_module(f"scenewise.systems.{module}"), name)  # type: ignore[no-any-return]
+        if self.location != self.name:
+            return getattr(importlib.import_module(f"scenewise.systems.{module}"), name)  # type: ignore[no-any-return]
+        return _own_class(module, name)
+
+
+def _own_class(module: str, name: str) -> type[Model]:
+    """The class of a person's own system."""
+    from scenewise.model import Model
+
+    try:
+        cls: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"system {module}:{name}: the module {module!r} can't be imported ({error}); it has to be on Python's path, "
+            "as when the command runs in its folder with PYTHONPATH=."
+        ) from None
+    for part in name.split("."):
+        cls = getattr(cls, part, None)
+    if not (isinstance(cls, type) and issubclass(cls, Model)):
+        found = "nothing" if cls is None else repr(cls)
+        raise UsageError(f"system {module}:{name}: found {found}; expected a subclass of scenewise.Model")
+    return cls
 
 
 SYSTEMS: dict[str, System] = {
@@ -133,19 +162,37 @@ SYSTEMS: dict[str, System] = {
 
 
 def find(name: str) -> System:
-    """The catalog's row for ``name``; a :class:`UsageError` with the nearest name where there is none."""
-    if name not in SYSTEMS:
-        raise UsageError(f"there is no system {name!r}{suggest(name, SYSTEMS)}; known: {', '.join(SYSTEMS)}")
-    return SYSTEMS[name]
+    """The catalog's row for ``name``, or one made for a person's own ``module:Class``.
+
+    Raises:
+        UsageError: there is no such system; names the nearest.
+    """
+    if name in SYSTEMS:
+        return SYSTEMS[name]
+    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+        return System(name, name, "one's own", "")
+    raise UsageError(
+        f"there is no system {name!r}{suggest(name, SYSTEMS)}; known: {', '.join(SYSTEMS)}, and module:Class for one's own"
+    )
 
 
 def name_of(model: Model) -> str:
-    """The catalog's name of ``model``'s system."""
+    """The catalog's name of ``model``'s system; ``module:Class`` for a person's own.
+
+    Raises:
+        UsageError: the class can't be found again by its name, as one that a function made.
+    """
+    cls = type(model)
     for system in SYSTEMS.values():
         module, name = system.location.split(":")
-        if type(model).__name__ == name and type(model).__module__ == f"scenewise.systems.{module}":
+        if cls.__name__ == name and cls.__module__ == f"scenewise.systems.{module}":
             return system.name
-    raise UsageError(f"{type(model).__name__} is not in the catalog")
+    if "<" in cls.__qualname__:
+        raise UsageError(
+            f"{cls.__qualname__} can't be found by its name; define the class at the top of a module, so that "
+            "module:Class names it"
+        )
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -168,14 +215,18 @@ class Option:
         return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
 
 
-@cache
 def options(name: str) -> dict[str, Option]:
     """The arguments of the system ``name``, in the order of its signature."""
-    cls = find(name).load()
+    return _options_of(find(name).load())
+
+
+@cache
+def _options_of(cls: type[Model]) -> dict[str, Option]:
     constructor = cls.__init__
     about = _argument_docs(inspect.getdoc(cls) or "")
     hints = typing.get_type_hints(constructor)
     parameters = [p for p in inspect.signature(constructor).parameters.values() if p.name != "self"]
+    parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return {p.name: Option(p.name, hints.get(p.name, Any), p.default, about.get(p.name, "")) for p in parameters}
 
 
@@ -235,7 +286,7 @@ def interface_of(name: str, arguments: Mapping[str, Any]) -> Interface:
     Raises:
         UsageError: as for :func:`check_arguments`.
     """
-    checked = check_arguments(name, {"classes": ("any",), **arguments})
+    checked = check_arguments(name, with_classes(name, ("any",), arguments))
     defaults = {option.name: option.default for option in options(name).values() if not option.required}
     return find(name).load().interface(**{**defaults, **checked})
 
@@ -248,7 +299,12 @@ def build(name: str, classes: Sequence[str], **arguments: Any) -> Model:
     """
     if isinstance(classes, str):
         raise UsageError(f"{name}: classes is the text {classes!r}; expected a sequence of class names")
-    return find(name).load()(**check_arguments(name, {"classes": tuple(classes), **arguments}))
+    return find(name).load()(**check_arguments(name, with_classes(name, tuple(classes), arguments)))
+
+
+def with_classes(name: str, classes: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """``arguments`` of the system ``name`` with its ``classes``, where it takes any."""
+    return {"classes": classes, **arguments} if "classes" in options(name) else dict(arguments)
 
 
 def plain_arguments(model: Model) -> dict[str, Any]:

@@ -313,11 +313,11 @@ def _check(recipe: Recipe, place: str, number: int) -> None:
 
 
 def _check_model(recipe: Recipe, place: str) -> None:
-    from scenewise.catalog import check_arguments
+    from scenewise.catalog import check_arguments, with_classes
 
     if "classes" in recipe.arguments:
         raise UsageError(f"{place}: model.classes is given; the classes come from the data set")
     try:
-        check_arguments(recipe.system, {"classes": ("any",), **recipe.arguments})
+        check_arguments(recipe.system, with_classes(recipe.system, ("any",), recipe.arguments))
     except UsageError as error:
         raise UsageError(f"{place}: model: {error}") from None

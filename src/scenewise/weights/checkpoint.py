@@ -8,17 +8,18 @@ its own (:mod:`scenewise.engine.state`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from scenewise.catalog import SYSTEMS, build, name_of, plain_arguments
+from scenewise.catalog import SYSTEMS, build, name_of, options, plain_arguments
 from scenewise.errors import CheckpointError, ScenewiseError, UsageError, suggest
 from scenewise.files.tensors import read_tensors, safetensors_header, write_tensors
 from scenewise.model import Model
-from scenewise.types import Skeleton
+from scenewise.types import InputSpec, Skeleton
 from scenewise.version import VERSION
 
 FORMAT = 1
@@ -30,12 +31,18 @@ def save_checkpoint(
     """Write ``model`` to ``path``.
 
     Args:
-        model: of a system in the catalog.
+        model: of a system in the catalog, or a person's own.
         path: ends in ``.safetensors``.
         half: store floating-point tensors as float16; loading gives float32 again.
         state: weights to store in place of the model's own, such as their moving averages.
         info: entries to add to ``model.info``, such as ``metrics``; JSON values.
+
+    Raises:
+        UsageError: the system can't be found by its name.
+        CheckpointError: the model has other tensors than its arguments make, as after a part of it was replaced; loading
+            would refuse the file.
     """
+    _check_buildable(model, Path(path))
     tensors = dict(model.state_dict() if state is None else state)
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -98,18 +105,50 @@ def _skeleton(header: dict[str, Any], path: str | Path) -> Skeleton | None:
 
 def _build(header: dict[str, Any], path: str | Path) -> Model:
     name = header["system"]
-    if name not in SYSTEMS:
+    if name not in SYSTEMS and ":" not in name:
         raise CheckpointError(
             f"{path}: holds a {name!r}, which scenewise {VERSION} does not have{suggest(name, SYSTEMS)}"
         )
-    arguments = {k: v for k, v in header["arguments"].items() if k != "backbone_weights"}
-    arguments["input"] = header["input"]
     try:
-        return build(name, header["classes"], **arguments)
+        return _made(name, header["classes"], header["arguments"], header["input"])
     except ScenewiseError as error:
         raise CheckpointError(
             f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}"
         ) from None
+
+
+def _made(name: str, classes: Sequence[str], arguments: Mapping[str, Any], spec: dict[str, Any]) -> Model:
+    """The model that a checkpoint's header describes, with random weights."""
+    arguments = {k: v for k, v in arguments.items() if k != "backbone_weights"}
+    if "input" in options(name):
+        return build(name, classes, **{**arguments, "input": spec})
+    model = build(name, classes, **arguments)
+    model.input = InputSpec.from_dict(spec)
+    return model
+
+
+def _check_buildable(model: Model, path: Path) -> None:
+    """Raise a :class:`CheckpointError` unless loading would build a model with the tensors that ``model`` has."""
+    header = [name_of(model), list(model.classes), plain_arguments(model), model.input.to_dict()]
+    key = json.dumps(header)
+    if key not in _SHAPES:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no memory, no random numbers
+            twin = _made(*header)
+        _SHAPES[key] = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
+    expected = _SHAPES[key]
+    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            there = f"is {list(found[name])}" if name in found else "is missing"
+            wanted = list(expected[name]) if name in expected else "nothing of that name"
+            raise CheckpointError(
+                f"{path}: {name} {there}, and a {header[0]} built with the model's own arguments has {wanted}: loading "
+                "would refuse the file. Make the change in a class of your own (model.system: module:Class), or save "
+                "model.state_dict()"
+            )
+
+
+_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {}  # what the headers of this process' models build
 
 
 def fill(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
