@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from scenewise.draw.pages import side_by_side
     from scenewise.engine.evaluate import evaluate
     from scenewise.engine.predict import Predictor, predict
-    from scenewise.engine.train import Run, train
+    from scenewise.engine.run import Run
+    from scenewise.engine.train import train
     from scenewise.errors import ScenewiseError
     from scenewise.model import Model
     from scenewise.results.picture import draw_sample
@@ -40,7 +41,7 @@ _HOMES = {
     "Output": "types",
     "Prediction": "results.prediction",
     "Predictor": "engine.predict",
-    "Run": "engine.train",
+    "Run": "engine.run",
     "ScenewiseError": "errors",
     "Skeleton": "types",
     "build": "catalog",

@@ -52,8 +52,8 @@ def _own_class(module: str, name: str) -> type[Model]:
         cls: Any = importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            f"system {module}:{name}: the module {module!r} can't be imported ({error}); it has to be on Python's path, "
-            "as when the command runs in its folder with PYTHONPATH=."
+            f"system {module}:{name}: the module {module!r} can't be imported ({error}); it has to be on Python's "
+            "path, as when the command runs in its folder with PYTHONPATH=."
         ) from None
     for part in name.split("."):
         cls = getattr(cls, part, None)
@@ -172,7 +172,8 @@ def find(name: str) -> System:
     if re.fullmatch(r"[\w.]+:[\w.]+", name):
         return System(name, name, "one's own", "")
     raise UsageError(
-        f"there is no system {name!r}{suggest(name, SYSTEMS)}; known: {', '.join(SYSTEMS)}, and module:Class for one's own"
+        f"there is no system {name!r}{suggest(name, SYSTEMS)}; known: {', '.join(SYSTEMS)}, "
+        "and module:Class for one's own"
     )
 
 

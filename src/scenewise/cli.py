@@ -57,7 +57,7 @@ def main() -> None:
         status = app(standalone_mode=False)  # an Exit's status, or None
     except ScenewiseError as error:
         _complain(str(error))
-        sys.exit(2)
+        sys.exit(getattr(error, "status", 2))
     except KeyboardInterrupt:
         _complain("stopped")
         sys.exit(130)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ScenewiseError(Exception):
@@ -32,7 +33,19 @@ class CheckpointError(ScenewiseError):
 
 
 class TrainingError(ScenewiseError):
-    """Training cannot go on."""
+    """Training cannot go on.
+
+    Attributes:
+        status: of the command: 2 where the recipe or the data is to be changed, 1 where the machine failed.
+    """
+
+    def __init__(self, message: str, *, status: int = 2) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From process to process with its status."""
+        return _training_error, (str(self), self.status)
 
 
 class MissingExtraError(ScenewiseError):
@@ -41,6 +54,10 @@ class MissingExtraError(ScenewiseError):
 
 class DownloadError(ScenewiseError):
     """Published weights could not be fetched or verified."""
+
+
+def _training_error(message: str, status: int) -> TrainingError:
+    return TrainingError(message, status=status)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

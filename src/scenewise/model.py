@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -99,6 +99,16 @@ class Model(nn.Module, ABC):
     def forward(self, batch: Batch) -> list[Output]:
         """:meth:`predict`, so that hooks, profilers and exporters find their door."""
         return self.predict(batch)
+
+    def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Who trains which parameters, where several networks play against each other; nothing in most systems.
+
+        With ``{"generator": ..., "discriminator": ...}`` the keys of :meth:`losses` are ``generator/term`` and
+        ``discriminator/term``, and each player minimises the sum of its own terms over its own parameters alone: no
+        gradient reaches the others, whatever a term was computed from. What one player is to see of the other as
+        given (the discriminator's pictures) is best detached, which saves time. Each parameter belongs to one player.
+        """
+        return {}
 
     def finish(self, batches: Iterable[Batch]) -> None:
         """What remains to be done after gradient descent, such as closed-form fits; nothing in most systems.

@@ -6,13 +6,14 @@ A recipe says what differs from the defaults below. Any value can be overridden 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scenewise.errors import UsageError, suggest
 
@@ -35,6 +36,22 @@ class DataSettings(_Settings):
     class_weights: Literal["inverse", "median", "inverse-log", "effective"] | None = None  # counted over train
 
 
+class PlayerSettings(_Settings):
+    """How the weights of one player follow gradients, where that differs from the rest."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] | None = None
+    lr: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    momentum: float | None = Field(None, ge=0, lt=1)
+    nesterov: bool | None = None
+    betas: tuple[float, float] | None = None
+    alpha: float | None = Field(None, ge=0, lt=1)
+    eps: float | None = Field(None, gt=0)
+    groups: dict[str, float] | None = None
+    decay_norm_and_bias: bool | None = None
+    ema: float | None = Field(None, ge=0, lt=1)  # decay of its moving average, in place of trainer.ema
+
+
 class OptimizerSettings(_Settings):
     """How weights follow gradients."""
 
@@ -42,37 +59,74 @@ class OptimizerSettings(_Settings):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd and rmsprop
+    nesterov: bool = False  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adam and adamw
+    alpha: float = Field(0.99, ge=0, lt=1)  # rmsprop: of the mean of squared gradients
+    eps: float = Field(1e-8, gt=0)  # adam, adamw and rmsprop; the TF Object Detection API's rmsprop has 1.0
     groups: dict[str, float] = {}  # a parameter name's beginning -> factor on lr, such as {backbone: 0.1}
     decay_norm_and_bias: bool = False  # whether weight decay also acts on biases and normalisation layers
+    players: dict[
+        str, PlayerSettings
+    ] = {}  # of systems with several: what differs for one, such as {critic: {lr: 1e-4}}
+
+    def of_player(self, name: str) -> OptimizerSettings:
+        """The settings of one player."""
+        own = self.players.get(name)
+        changes = {} if own is None else {k: v for k, v in own if v is not None and k != "ema"}
+        return self.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _fit(self) -> OptimizerSettings:
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov is for sgd with a momentum above 0")
+        if self.name != "rmsprop" and "alpha" in self.model_fields_set and self.alpha != 0.99:
+            raise ValueError(f"alpha is for rmsprop; name is {self.name!r}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; expected two numbers from 0 to below 1")
+        return self
 
 
 class ScheduleSettings(_Settings):
     """How the learning rate changes: a factor on ``optimizer.lr`` that depends on the step alone."""
 
-    name: Literal["constant", "step", "exponential", "poly", "cosine"] = "poly"
+    name: Literal["constant", "step", "exponential", "poly", "cosine", "rates"] = "poly"
     power: float = Field(0.9, gt=0)  # poly: (1 - t) ** power, t the share of the horizon that is done
     horizon: int | None = Field(None, ge=1)  # poly and cosine: the epochs at which they reach 0; None: all of training
     milestones: tuple[float, ...] = ()  # step: in epochs
-    gamma: float = Field(0.1, gt=0)  # step: factor at each milestone; exponential: factor per epoch
+    gamma: float = Field(0.1, gt=0)  # step: factor at each milestone; exponential: factor per epoch, or per decay_steps
+    decay_steps: int | None = Field(None, ge=1)  # exponential: the steps over which gamma applies; None: an epoch
+    staircase: bool = True  # exponential: the factor falls at once, not with each step
+    rates: tuple[tuple[int, float], ...] = ()  # rates: [step, learning rate], from that step on; the first step is 0
     warmup_steps: int = Field(0, ge=0)  # the factor rises linearly over these first steps ...
     warmup_factor: float = Field(0.001, ge=0, le=1)  # ... from this
     cooldown: int = Field(0, ge=0)  # the factor falls linearly to 0 over so many last epochs
 
-    def factor(self, step: int, total: int, steps_per_epoch: int) -> float:
-        """The factor at ``step`` (from 0) of ``total``."""
+    @model_validator(mode="after")
+    def _fit(self) -> ScheduleSettings:
+        if (self.name == "rates") != bool(self.rates):
+            raise ValueError("rates: expected name 'rates' and a list of [step, learning rate], or neither")
+        steps = [step for step, _ in self.rates]
+        if steps and (steps[0] != 0 or steps != sorted(set(steps)) or any(rate <= 0 for _, rate in self.rates)):
+            raise ValueError("rates: expected [0, rate] first, rising steps, and positive rates")
+        if self.decay_steps is not None and self.name != "exponential":
+            raise ValueError(f"decay_steps is for name 'exponential'; name is {self.name!r}")
+        return self
+
+    def factor(self, step: int, total: int, steps_per_epoch: int, lr: float = 1.0) -> float:
+        """The factor at ``step`` (from 0) of ``total``, on the learning rate ``lr``."""
         horizon = total if self.horizon is None else self.horizon * steps_per_epoch
         if self.name == "constant":
             value = 1.0
+        elif self.name == "rates":
+            value = [rate for start, rate in self.rates if start <= step][-1] / lr
         elif self.name == "step":
             value = self.gamma ** sum(step >= round(m * steps_per_epoch) for m in self.milestones)
         elif self.name == "exponential":
-            value = self.gamma ** (step // steps_per_epoch)
+            over = self.decay_steps or steps_per_epoch
+            value = self.gamma ** (step // over if self.staircase else step / over)
         elif self.name == "poly":
             value = max(0.0, 1 - step / horizon) ** self.power
         else:
-            import math
-
             done = max(0, step - self.warmup_steps) / max(1, horizon - self.warmup_steps)
             value = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         if step < self.warmup_steps:
@@ -97,6 +151,7 @@ class TrainerSettings(_Settings):
         str, ...
     ] = ()  # parameters whose name begins so are not trained; their batch-norm keeps its statistics
     freeze_norm: Literal["none", "statistics", "all"] = "none"  # batch-norm: keep statistics; and scale and shift too
+    turns: Literal["together", "in-turn"] = "together"  # several players: one forward pass for all, or one for each
     seed: int = Field(0, ge=0)
     deterministic: bool = True  # refuse operations whose result depends on chance
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from scenewise.cli import _score_tables
 from scenewise.engine.evaluate import main_metric, metrics_for, scores_of, truth_for
-from scenewise.engine.train import _Training
+from scenewise.engine.loop import Loop
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.metrics.proposals import ProposalMetrics
@@ -80,7 +80,7 @@ def object_scores() -> dict[str, Any]:
 
 
 def test_a_nested_score_chooses_the_best_epoch():
-    training = _Training.__new__(_Training)
+    training = Loop.__new__(Loop)
     training.best, training.best_scores, training.waited, training.mode = None, {}, 0, "max"
     training.validation = data("boxes")
     training.monitor = "mask.AP"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from scenewise.engine import loop
 from scenewise.engine import stages as staging
 from scenewise.engine import train as training
 from scenewise.engine.train import train
@@ -55,9 +56,9 @@ def crash_in_second_stage(recipe, monkeypatch):
             raise KeyboardInterrupt
         return train_epoch(self, *arguments)
 
-    train_epoch = training._Training._train_epoch
+    train_epoch = loop.Loop._train_epoch
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "_train_epoch", crash)
+        patch.setattr(loop.Loop, "_train_epoch", crash)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, quiet=True)
 
@@ -89,7 +90,7 @@ def test_each_stage_starts_from_the_one_before(whole):
 @pytest.mark.parametrize("stop_at", [2, 6, 9])
 def test_an_interrupted_run_goes_on_exactly(whole, tiny_recipe, monkeypatch, stop_at):
     """Within the first stage, at its very end, and within the second."""
-    log_step, done = training.Log.step, []
+    log_step, done = loop.Log.step, []
 
     def interrupt(self, *arguments):
         log_step(self, *arguments)
@@ -98,7 +99,7 @@ def test_an_interrupted_run_goes_on_exactly(whole, tiny_recipe, monkeypatch, sto
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Log, "step", interrupt)
+        patch.setattr(loop.Log, "step", interrupt)
         stopped = train(tiny_recipe(data__workers=0, stages=STAGES), quiet=True)
     if stop_at != 6:  # at its very end, the first stage is done and the second follows
         assert not stopped.finished

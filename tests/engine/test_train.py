@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from scenewise.catalog import build
-from scenewise.engine import train as training
-from scenewise.engine.train import Average, train
+from scenewise.engine import loop as training
+from scenewise.engine.players import Average
+from scenewise.engine.train import train
 from scenewise.errors import TrainingError, UsageError
 from scenewise.files.tensors import read_tensors
 from scenewise.weights.checkpoint import read_header

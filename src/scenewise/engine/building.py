@@ -1,9 +1,10 @@
-"""What a training run is made of: the data, the model, what of it is frozen, the optimizer."""
+"""What a training run is made of: the data and the model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import nn
 
 from scenewise.catalog import build, interface_of, options
 from scenewise.data import DataSet, open_data
@@ -14,7 +15,19 @@ from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.recipe import Recipe
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+
+@dataclass  # not frozen: Fabric goes through what it sends to other processes
+class InHand:
+    """What a person gave instead of a recipe's words."""
+
+    model: Model | None = None
+    data: DataSet | None = None
+    validation: DataSet | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything."""
+        return self.model is not None or self.data is not None or self.validation is not None
 
 
 def open_training_data(recipe: Recipe) -> DataSet:
@@ -35,85 +48,31 @@ def open_validation_data(recipe: Recipe) -> DataSet | None:
     return with_inputs(opened, data.val_inputs)
 
 
-def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Model:
-    """The recipe's model for the classes of ``data``, its weights a function of the seed."""
+def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_hand: Model | None = None) -> Model:
+    """The recipe's model for the classes of ``data``, its weights a function of the seed; or the one ``in_hand``."""
     if validation is not None and validation.classes != data.classes:
         raise UsageError(f"the classes of {data.source} and {validation.source} differ")
-    arguments = recipe.arguments
-    if recipe.data.class_weights is not None:
-        if "class_weights" not in options(recipe.system):
-            raise UsageError(f"data.class_weights is given, but {recipe.system} takes no class_weights")
-        from scenewise.losses.class_weights import count_classes
+    model = in_hand
+    if model is None:
+        arguments = recipe.arguments
+        if recipe.data.class_weights is not None:
+            if "class_weights" not in options(recipe.system):
+                raise UsageError(f"data.class_weights is given, but {recipe.system} takes no class_weights")
+            from scenewise.losses.class_weights import count_classes
 
-        arguments["class_weights"] = count_classes(data).weights(recipe.data.class_weights)
-    torch.manual_seed(mix_seed(recipe.trainer.seed))
-    model = build(recipe.system, data.classes, **arguments)
+            arguments["class_weights"] = count_classes(data).weights(recipe.data.class_weights)
+        torch.manual_seed(mix_seed(recipe.trainer.seed))
+        model = build(recipe.system, data.classes, **arguments)
+    elif model.classes and model.classes != data.classes:
+        raise UsageError(
+            f"the model has the classes {', '.join(model.classes)}; {data.source} has {', '.join(data.classes)}"
+        )
     lacking = model.needs - data.fields
     if lacking:
         raise UsageError(
             f"{recipe.system} needs {', '.join(sorted(lacking))}, which {data.source} does not have "
             f"(it has {', '.join(sorted(data.fields))})"
         )
-    model.skeleton = data.skeleton if "keypoints" in model.fills else None
+    if "keypoints" in model.fills and data.skeleton is not None:
+        model.skeleton = data.skeleton
     return model
-
-
-def freeze(model: Model, prefixes: tuple[str, ...], norm: str) -> None:
-    """Mark what is not trained: parameters without gradients, batch-norms in ``frozen_norms``."""
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
-            parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
-            raise UsageError(
-                f"trainer.freeze has {prefix!r}, and no parameter's name begins so; parts: {', '.join(parts)}"
-            )
-    for name, parameter in model.named_parameters():
-        if name.startswith(prefixes or ("\0",)):
-            parameter.requires_grad_(False)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.frozen = norm != "none" or name.startswith(prefixes or ("\0",))  # type: ignore[assignment]
-            if norm == "all":
-                for parameter in module.parameters():
-                    parameter.requires_grad_(False)
-
-
-def hold_frozen(model: Model) -> None:
-    """Put the frozen batch-norms into evaluation mode, after ``model.train()``."""
-    for module in model.modules():
-        if getattr(module, "frozen", False):
-            module.eval()
-
-
-def make_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer, with a parameter group for each pair of learning rate and weight decay."""
-    settings = recipe.optimizer
-    plain = {
-        f"{name}.{key}".lstrip(".")
-        for name, module in model.named_modules()
-        for key, p in module.named_parameters(recurse=False)
-        if isinstance(module, NORMS) or key == "bias"
-    }
-    used: set[str] = set()
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        prefix = max((g for g in settings.groups if name.startswith(g)), key=len, default=None)
-        lr = settings.lr
-        if prefix is not None:
-            used.add(prefix)
-            lr *= settings.groups[prefix]
-        decay = 0.0 if name in plain and not settings.decay_norm_and_bias else settings.weight_decay
-        groups.setdefault((lr, decay), []).append(parameter)
-    unused = sorted(set(settings.groups) - used)
-    if unused:
-        raise UsageError(f"optimizer.groups has {unused[0]!r}, and no trained parameter's name begins so")
-    if not groups:
-        raise UsageError("trainer.freeze leaves no parameter to train")
-    listed = [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
-    if settings.name == "sgd":
-        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum)
-    if settings.name == "rmsprop":
-        return torch.optim.RMSprop(listed, lr=settings.lr, momentum=settings.momentum)
-    cls = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return cls(listed, lr=settings.lr, betas=settings.betas)

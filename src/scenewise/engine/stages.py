@@ -14,13 +14,8 @@ from pathlib import Path
 
 import torch
 
-from scenewise.engine.building import (
-    build_model,
-    freeze,
-    make_optimizer,
-    open_training_data,
-    open_validation_data,
-)
+from scenewise.engine.building import build_model, open_training_data, open_validation_data
+from scenewise.engine.players import freeze, make_players
 from scenewise.engine.proposals import write_proposals
 from scenewise.engine.run import Run
 from scenewise.errors import UsageError
@@ -61,7 +56,7 @@ def check_stages(recipe: Recipe) -> None:
         try:
             model = build_model(stage, open_training_data(stage), open_validation_data(stage))
             freeze(model, stage.trainer.freeze, stage.trainer.freeze_norm)
-            make_optimizer(model, stage)
+            make_players(model, stage)
         except UsageError as error:
             raise UsageError(f"stage {number}: {error}") from None
 

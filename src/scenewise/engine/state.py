@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,37 @@ def save_state(
     path: Path,
     model: nn.Module,
     average: dict[str, Tensor] | None,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     progress: dict[str, Any],
 ) -> None:
-    """Write weights, their average, the optimizer's state and ``progress`` (JSON values) to ``path``, atomically."""
+    """Write weights, their average, each player's optimizer and ``progress`` (JSON values) to ``path``, atomically."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in (average or {}).items()}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for key, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{key}"] = value
-            else:
-                plain.setdefault(str(index), {})[key] = value
+    plain: dict[str, dict[str, dict[str, Any]]] = {}
+    for player, optimizer in optimizers.items():
+        for index, entries in optimizer.state_dict()["state"].items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{player}/{index}/{key}"] = value
+                else:
+                    plain.setdefault(player, {}).setdefault(str(index), {})[key] = value
     write_tensors(path, tensors, {"progress": json.dumps(progress), "optimizer": json.dumps(plain)})
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, model: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
-    """Fill ``model`` and ``optimizer`` from ``path``; give the weights' average, if there is one, and the progress.
+    """Fill ``model`` and ``optimizers`` from ``path``; return the weights' average, if there is one, and the progress.
 
     Raises:
-        CheckpointError: the file is missing, cut short, or of another model.
+        CheckpointError: the file is missing, cut short, or of another model or other players.
     """
     metadata = read_metadata(path)
     if "progress" not in metadata:
         raise CheckpointError(f"{path}: not a training state")
+    progress = json.loads(metadata["progress"])
+    if set(progress.get("players", {})) != set(optimizers):
+        raise CheckpointError(f"{path}: a training state of other players than this system has")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
     for key, value in read_tensors(path).items():
         part, _, rest = key.partition("/")
@@ -54,9 +59,12 @@ def load_state(
         raise CheckpointError(
             f"{path}: a training state of another model ({str(error).splitlines()[1].strip()})"
         ) from None
-    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in json.loads(metadata["optimizer"]).items()}
-    for key, value in parts["optimizer"].items():
-        index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return parts["average"] or None, json.loads(metadata["progress"])
+    plain = json.loads(metadata["optimizer"])
+    for player, optimizer in optimizers.items():
+        state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in plain.get(player, {}).items()}
+        for key, value in parts["optimizer"].items():
+            owner, index, name = key.split("/", 2)
+            if owner == player:
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return parts["average"] or None, progress

@@ -39,7 +39,8 @@ def save_checkpoint(
 
     Raises:
         UsageError: the system can't be found by its name.
-        CheckpointError: the model has other tensors than its arguments make, as after a part of it was replaced; loading
+        CheckpointError: the model has other tensors than its arguments make, as after a part of it was replaced;
+        loading
             would refuse the file.
     """
     _check_buildable(model, Path(path))
@@ -129,11 +130,11 @@ def _made(name: str, classes: Sequence[str], arguments: Mapping[str, Any], spec:
 
 def _check_buildable(model: Model, path: Path) -> None:
     """Raise a :class:`CheckpointError` unless loading would build a model with the tensors that ``model`` has."""
-    header = [name_of(model), list(model.classes), plain_arguments(model), model.input.to_dict()]
-    key = json.dumps(header)
+    system, arguments, spec = name_of(model), plain_arguments(model), model.input.to_dict()
+    key = json.dumps([system, list(model.classes), arguments, spec])
     if key not in _SHAPES:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no memory, no random numbers
-            twin = _made(*header)
+            twin = _made(system, model.classes, arguments, spec)
         _SHAPES[key] = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
     expected = _SHAPES[key]
     found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -142,7 +143,7 @@ def _check_buildable(model: Model, path: Path) -> None:
             there = f"is {list(found[name])}" if name in found else "is missing"
             wanted = list(expected[name]) if name in expected else "nothing of that name"
             raise CheckpointError(
-                f"{path}: {name} {there}, and a {header[0]} built with the model's own arguments has {wanted}: loading "
+                f"{path}: {name} {there}, and a {system} built with the model's own arguments has {wanted}: loading "
                 "would refuse the file. Make the change in a class of your own (model.system: module:Class), or save "
                 "model.state_dict()"
             )
