@@ -57,9 +57,9 @@ class Features(nn.Module):
         intermediate: the stride of a map of the backbone that :meth:`forward` gives besides, last of all; None for
             none.
 
-    ``channels`` is the width of the maps, ``strides`` are those that boxes are read from; the pyramid has a coarser one
-    besides, for proposals alone. ``count`` is the number of maps, ``intermediate_channels`` the width of the one
-    besides.
+    ``design`` is that of the arguments, ``channels`` the width of the maps, ``strides`` are those that boxes are pooled
+    from; the pyramid has a coarser one besides, for proposals alone. ``count`` is the number of maps,
+    ``intermediate_channels`` the width of the one besides.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Features(nn.Module):
     ) -> None:
         spec = spec or FeatureSpec()
         super().__init__()
-        self.frozen_norm, self.intermediate = spec.frozen_norm, intermediate
+        self.design, self.frozen_norm, self.intermediate = design, spec.frozen_norm, intermediate
         self.pyramid: FPN | None = None
         natural = Backbone(backbone)
         also = [] if intermediate is None else [_level_of(natural, intermediate)]

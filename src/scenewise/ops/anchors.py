@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
+from scenewise.types import STRICT
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,17 @@ class AnchorSpec:
         offset: where in its cell an anchor's centre lies, in cells: 0 the upper left corner, as in torchvision,
             0.5 the middle.
         rounded: whether an anchor's corners, as seen from its centre, are rounded to whole pixels.
+        legacy: the anchors of the first release of Faster R-CNN and of Detectron, see :func:`legacy_anchors`: centred
+            in their cells, the sides of each ratio rounded at the map's stride and then enlarged to the size. Fixes
+            ``offset`` and ``rounded``.
     """
 
+    __pydantic_config__ = STRICT
     sizes: tuple[tuple[float, ...], ...]
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     offset: float = 0.0
     rounded: bool = True
+    legacy: bool = False
 
     def __post_init__(self) -> None:
         # Tuples also where a recipe gives lists, so that the spec can be hashed and compared.
@@ -46,6 +52,11 @@ class AnchorSpec:
         wrong = [value for value in (*sum(self.sizes, ()), *self.ratios) if not value > 0]
         if wrong:
             raise UsageError(f"anchors: {wrong[0]} is no size or ratio; expected numbers above 0")
+        if self.legacy and (self.offset != 0 or not self.rounded):
+            raise UsageError(
+                f"anchors: legacy fixes where anchors lie and how they are rounded, but offset is {self.offset} and "
+                f"rounded is {self.rounded}; leave both out"
+            )
 
     @property
     def per_cell(self) -> list[int]:
@@ -72,14 +83,36 @@ def grid_anchors(
         For each map float32 [h*w*a, 4]: row by row, within a row from left to right, within a cell all sizes of the
         first ratio, then of the second. Anchors reach over the image's borders. Equal to torchvision's
         ``AnchorGenerator`` where the offset is 0 and corners are rounded.
+
+    Raises:
+        UsageError: there are more or fewer maps than ``spec`` has tuples of sizes, or a map's stride is not a whole
+            number where ``spec`` asks for legacy anchors.
     """
     if len(map_sizes) != len(spec.sizes):
         raise UsageError(f"anchors: sizes for {len(spec.sizes)} feature maps, but the network has {len(map_sizes)}")
     anchors = []
     for sizes, (h, w) in zip(spec.sizes, map_sizes, strict=True):
         stride = (image_size[0] // max(h, 1), image_size[1] // max(w, 1))
-        anchors.append(shift_anchors(_cell_anchors(spec, sizes, device), (h, w), stride, offset=spec.offset))
+        if spec.legacy:
+            if stride[0] != stride[1] or (stride[0] * h, stride[1] * w) != tuple(image_size):
+                raise UsageError(
+                    f"anchors: legacy anchors are rounded at the stride, and {image_size[0]} x {image_size[1]} pixels "
+                    f"over {h} x {w} cells have none that is a whole number; expected images padded to a multiple of "
+                    "the coarsest stride (input.size_divisor, such as 32)"
+                )
+            cell = _continuous_legacy_anchors(stride[0], sizes, spec.ratios).to(device or "cpu")
+            anchors.append(shift_anchors(cell, (h, w), stride))
+        else:
+            anchors.append(shift_anchors(_cell_anchors(spec, sizes, device), (h, w), stride, offset=spec.offset))
     return anchors
+
+
+def _continuous_legacy_anchors(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """:func:`legacy_anchors` [a,4] of ``sizes`` in pixels, in continuous coordinates: the last pixel is part of a box.
+
+    So the legacy rule's widths of x2 - x1 + 1 are x2 - x1, and overlaps and deltas are those of the release.
+    """
+    return legacy_anchors(stride, [size / stride for size in sizes], ratios) + torch.tensor([0.0, 0.0, 1.0, 1.0])
 
 
 def _cell_anchors(spec: AnchorSpec, sizes: tuple[float, ...], device: torch.device | str | None) -> Tensor:
@@ -125,7 +158,7 @@ def legacy_anchors(
     Returns:
         float32 [a,4], ratio by ratio. Corners are the first and the last pixel (inclusive); the centre is
         (stride - 1) / 2, half a pixel left of and above the middle of the cell. :func:`shift_anchors` lays them over
-        a map.
+        a map. ``AnchorSpec(legacy=True)`` gives them to a network, in continuous coordinates.
 
     The sides of the ratios are rounded at scale 1 and then enlarged, so the areas of the three ratios differ. Source:
     py-faster-rcnn, ``generate_anchors.py``; Ren et al., "Faster R-CNN", NIPS 2015, sec. 3.1.1.

@@ -18,10 +18,12 @@ from scenewise.catalog import SYSTEMS, build, name_of, plain_arguments
 from scenewise.errors import CheckpointError, ScenewiseError, UsageError, suggest
 from scenewise.files.tensors import read_tensors, safetensors_header, write_tensors
 from scenewise.model import Model
+from scenewise.older import todays_arguments, todays_tensors
 from scenewise.types import Skeleton
 from scenewise.version import VERSION
 
-FORMAT = 1
+FORMAT = 2
+FORMER = (1,)  # read, too; see scenewise.older
 
 
 def save_checkpoint(
@@ -60,8 +62,10 @@ def load_checkpoint(path: str | Path) -> Model:
         CheckpointError: the file is missing, cut short, not a scenewise checkpoint, or does not fit; says which.
     """
     header = read_header(path)
-    model = _build(header, path)
-    fill(model, read_tensors(path), str(path))
+    model, tensors = _build(header, path), read_tensors(path)
+    if header["format"] in FORMER:
+        tensors = todays_tensors(header["system"], tensors)
+    fill(model, tensors, str(path))
     model.info = dict(header.get("info", {}))
     model.skeleton = _skeleton(header, path)
     return model.eval()
@@ -78,9 +82,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         header = json.loads(metadata["scenewise"])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its scenewise header is not JSON ({error})") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") not in (*FORMER, FORMAT):
         found = header.get("format") if isinstance(header, dict) else header
-        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads format {FORMAT}")
+        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads {FORMAT} and older")
     for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
         if not isinstance(header.get(key), kind):
             raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
@@ -103,6 +107,8 @@ def _build(header: dict[str, Any], path: str | Path) -> Model:
             f"{path}: holds a {name!r}, which scenewise {VERSION} does not have{suggest(name, SYSTEMS)}"
         )
     arguments = {k: v for k, v in header["arguments"].items() if k != "backbone_weights"}
+    if header["format"] in FORMER:
+        arguments = todays_arguments(name, arguments)
     arguments["input"] = header["input"]
     try:
         return build(name, header["classes"], **arguments)
