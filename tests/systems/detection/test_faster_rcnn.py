@@ -93,9 +93,9 @@ def test_inception_resnet():
     assert model.features.strides == (16,)
 
 
-def test_one_correction_or_one_a_class():
-    assert small("faster-rcnn").corrector.out_features == 40
-    assert small("faster-rcnn", head={"class_agnostic": True}).corrector.out_features == 4
+def test_deltas_for_each_class_or_for_all():
+    assert small("faster-rcnn").box_head.box_regressor.out_features == 40
+    assert small("faster-rcnn", head={"class_agnostic": True}).box_head.box_regressor.out_features == 4
 
 
 def test_loss_weights():

@@ -157,7 +157,7 @@ def test_finish_fits_svms_that_find_the_objects_and_regressions_that_mend_the_bo
     for image, boxes, target in zip(model._images(held_out), held_out.proposals, held_out.targets, strict=True):
         near, index = box_iou(target["boxes"], boxes).max(0)
         chosen = near > 0.6
-        deltas = model._judge(image, boxes[chosen])[1].view(-1, 3, 4)
+        deltas = model._classify(image, boxes[chosen])[1].view(-1, 3, 4)
         label = target["labels"][index[chosen]] + 1
         wanted = encode_boxes(target["boxes"][index[chosen]], boxes[chosen])
         mine = deltas[torch.arange(len(label)), label]

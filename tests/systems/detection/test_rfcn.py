@@ -24,9 +24,8 @@ SMALL = {
     "features": FeatureSpec(frozen_norm=False),
     "channels": 32,
     "k": 3,
-    "rpn_channels": 32,
     "anchors": AnchorSpec(sizes=((16.0, 32.0, 64.0),)),
-    "proposals": ProposalSpec(train_after_nms=50, after_nms=50),
+    "proposals": ProposalSpec(train_after_nms=50, after_nms=50, channels=32),
     "input": InputSpec(size_divisor=32),
 }
 BOXES = torch.tensor([[8.0, 10, 60, 50], [0, 0, 96, 64], [30.5, 20.5, 34, 60], [70, 30, 95, 63]])
@@ -184,9 +183,8 @@ def test_it_learns_to_find_the_things_of_scenes():
         features=FeatureSpec(frozen_norm=False, frozen_levels=0, output_stride=8),
         channels=128,
         bins="crop",
-        rpn_channels=64,
         anchors=AnchorSpec(sizes=((16.0, 32.0, 64.0, 110.0),)),
-        proposals=ProposalSpec(train_before_nms=600, train_after_nms=200, before_nms=600, after_nms=100),
+        proposals=ProposalSpec(train_before_nms=600, train_after_nms=200, before_nms=600, after_nms=100, channels=64),
         hard_examples=64,
         input=InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size_divisor=32),
     )

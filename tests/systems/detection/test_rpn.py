@@ -95,7 +95,7 @@ def test_it_reads_a_single_map_too(samples, design):
 
 
 def test_its_width_and_the_weight_of_its_boxes_are_options(samples):
-    assert model_of(channels=8).rpn.conv.weight.shape == (8, 32, 3, 3)
+    assert model_of(proposals=ProposalSpec(channels=8)).rpn.conv.weight.shape == (8, 32, 3, 3)
     terms = []
     for weight in (1.0, 3.0):
         model = model_of(box_weight=weight)

@@ -93,7 +93,7 @@ def test_options(name):
 def test_outputs_of_the_mask_branch():
     classes = len(SCENES.classes)
     for mask, outputs in (({}, classes), ({"output": "softmax"}, classes + 1), ({"class_agnostic": True}, 1)):
-        assert small("mask-rcnn", mask=mask).mask_head.classifier.out_channels == outputs
+        assert small("mask-rcnn", mask=mask).mask_head.mask_logits.out_channels == outputs
 
 
 def test_softmax_masks_compete():
