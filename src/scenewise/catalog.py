@@ -251,28 +251,40 @@ def _checked(name: str, option: Option, value: Any) -> Any:
 
 def _complaint(option: Option, value: Any, errors: Sequence[Any]) -> str:
     """What is wrong within ``value``, and where: an unknown word, else the innermost of pydantic's ``errors``."""
-    unknown = [e for e in errors if e["type"] == "unexpected_keyword_argument"]
+    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
     error = unknown[0] if unknown else max(errors, key=lambda e: len(e["loc"]))
-    place, found, type_, spec = option.name, value, option.type, None
+    place, found, type_ = option.name, value, option.type
     for part in error["loc"]:  # names of a union's members are among the parts; they are no place in the value
-        inner = _spec_in(type_)
-        fields = [] if inner is None else [f.name for f in dataclasses.fields(inner)]
-        if error is (unknown or [None])[0] and part == error["loc"][-1]:
+        spec = _spec_in(type_)
+        fields = [] if spec is None else [field.name for field in dataclasses.fields(spec)]
+        if unknown and part == error["loc"][-1]:
             return f"{place} has no entry {part!r}{suggest(str(part), fields)}; known: {', '.join(fields)}"
-        if inner is not None and part in fields:
-            place, spec, type_ = f"{place}.{part}", inner, typing.get_type_hints(inner)[part]
+        if part in fields:
+            place, type_ = f"{place}.{part}", typing.get_type_hints(spec)[part]
             if not isinstance(found, Mapping) or part not in found:
                 return f"{place} is missing; expected {_describe(type_)}"
-            found = found[part]
-        elif spec is None and isinstance(found, Mapping) and part in found:
-            place, found = f"{place}.{part}", found[part]
+        elif isinstance(found, Mapping) and part in found:
+            place, type_ = f"{place}.{part}", _element(type_)
+        elif isinstance(part, int) and isinstance(found, list | tuple):
+            place, type_ = f"{place}[{part}]", _element(type_)
+        else:
+            continue
+        found = found[part]
     return f"{place} is {found!r}; expected {_describe(type_)} ({error['msg']})"
 
 
 def _spec_in(type_: Any) -> Any:
     """The dataclass in ``type_``, a union of it and others or itself; None where there is none."""
-    members = [type_, *typing.get_args(type_)]
-    return next((m for m in members if dataclasses.is_dataclass(m)), None)
+    return next((member for member in (type_, *typing.get_args(type_)) if dataclasses.is_dataclass(member)), None)
+
+
+def _element(type_: Any) -> Any:
+    """The type of what a tuple, list or mapping of ``type_`` holds; Any where that is not known."""
+    for member in (type_, *typing.get_args(type_)):
+        kind, inner = typing.get_origin(member), [a for a in typing.get_args(member) if a is not Ellipsis]
+        if inner and isinstance(kind, type) and issubclass(kind, Mapping | Sequence):
+            return inner[-1]
+    return Any
 
 
 def interface_of(name: str, arguments: Mapping[str, Any]) -> Interface:

@@ -167,7 +167,7 @@ def declared_arguments(cls: type[Model]) -> dict[str, tuple[inspect.Parameter, t
     declaring, *parents = [base for base in cls.__mro__ if "__init__" in vars(base)]
     found: dict[str, tuple[inspect.Parameter, type[Model]]] = {}
     shared: dict[str, tuple[inspect.Parameter, type[Model]]] = {}
-    for parameter in list(inspect.signature(declaring.__init__).parameters.values())[1:]:  # without self
+    for parameter in list(inspect.signature(vars(declaring)["__init__"]).parameters.values())[1:]:  # without self
         if parameter.kind is parameter.VAR_KEYWORD and issubclass(parents[0], Model):
             shared = declared_arguments(parents[0])
         elif not parameter.name.startswith("_"):

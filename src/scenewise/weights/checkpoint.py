@@ -18,12 +18,12 @@ from scenewise.catalog import SYSTEMS, build, name_of, plain_arguments
 from scenewise.errors import CheckpointError, ScenewiseError, UsageError, suggest
 from scenewise.files.tensors import read_tensors, safetensors_header, write_tensors
 from scenewise.model import Model
-from scenewise.older import todays_arguments, todays_tensors
 from scenewise.types import Skeleton
 from scenewise.version import VERSION
+from scenewise.weights.older import todays_arguments, todays_tensors
 
 FORMAT = 2
-FORMER = (1,)  # read, too; see scenewise.older
+FORMER = (1,)  # read, too; see scenewise.weights.older
 
 
 def save_checkpoint(
@@ -84,7 +84,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its scenewise header is not JSON ({error})") from None
     if not isinstance(header, dict) or header.get("format") not in (*FORMER, FORMAT):
         found = header.get("format") if isinstance(header, dict) else header
-        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads {FORMAT} and older")
+        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads formats 1 to {FORMAT}")
     for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
         if not isinstance(header.get(key), kind):
             raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")

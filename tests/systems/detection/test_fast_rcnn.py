@@ -18,7 +18,7 @@ from scenewise.nn.backbone import load_vgg_layers
 from scenewise.nn.box_head import HeadSpec
 from scenewise.nn.features import FeatureSpec
 from scenewise.nn.proposals import SearchSpec
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler
+from scenewise.nn.roi_heads import DetectionSpec, HardExamples, RoISampler
 from scenewise.ops.anchors import AnchorSpec, grid_anchors
 from scenewise.ops.boxes import clip_boxes
 from scenewise.systems.detection.fast_rcnn import FastRCNN, truncated, truncated_svd
@@ -138,7 +138,10 @@ def test_a_truncated_model_is_smaller_and_with_all_its_ranks_equal(samples, tmp_
     whole = model.probe(batch)
     torch.testing.assert_close(truncated(model, (32, 32)).probe(batch), whole, rtol=1e-3, atol=1e-4)
     short = truncated(model, (4, 3))
-    assert sum(p.numel() for p in short.box_head.parameters()) < sum(p.numel() for p in model.box_head.body.parameters()) / 5
+    assert (
+        sum(p.numel() for p in short.box_head.parameters())
+        < sum(p.numel() for p in model.box_head.body.parameters()) / 5
+    )
     assert not torch.allclose(short.probe(batch), whole)
     save_checkpoint(short, tmp_path / "short.safetensors", terms="none")
     assert torch.equal(load_checkpoint(tmp_path / "short.safetensors").probe(batch), short.probe(batch))
@@ -155,6 +158,8 @@ def test_a_truncated_model_is_smaller_and_with_all_its_ranks_equal(samples, tmp_
         {"design": "fpn", "features": FeatureSpec(channels=16, frozen_norm=False)},
         {"features": FeatureSpec(output_stride=8, frozen_norm=False)},
         {"ranks": (4, 4)},
+        {"hard_examples": HardExamples(8, nms_iou=0.7)},
+        {"head": HeadSpec(channels=16, size=3, reduce="mean")},
     ],
 )
 def test_it_trains_and_predicts_with_each_option(samples, options):

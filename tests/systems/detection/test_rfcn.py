@@ -13,6 +13,7 @@ from scenewise.catalog import build
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.nn.features import FeatureSpec
+from scenewise.nn.roi_heads import HardExamples
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.systems.detection.rfcn import RFCN, position_sensitive_crop
@@ -133,7 +134,14 @@ def test_hard_examples_are_the_costliest_of_all_proposals(samples):
 
 
 @pytest.mark.parametrize(
-    "options", [{"bins": "release"}, {"bins": "crop", "crop_samples": 2}, {"k": 7}, {"hard_examples": None}]
+    "options",
+    [
+        {"bins": "release"},
+        {"bins": "crop", "crop_samples": 2},
+        {"k": 7},
+        {"hard_examples": None},
+        {"hard_examples": HardExamples(8, nms_iou=0.7)},
+    ],
 )
 def test_it_trains_and_predicts_with_each_option(samples, options):
     """Also where an image has no objects, and where none of a batch has any."""
@@ -161,6 +169,16 @@ def test_box_weight_scales_the_box_terms(samples):
     torch.testing.assert_close(terms[1]["box"], 3 * terms[0]["box"])
     torch.testing.assert_close(terms[1]["rpn_box"], 3 * terms[0]["rpn_box"])
     assert terms[1]["class"] == terms[0]["class"]
+
+
+def test_beta_is_where_the_box_loss_turns_straight(samples):
+    batch, terms = batch_of(samples), []
+    for beta in (0.1, 1.0):
+        model = model_of(beta=beta)
+        torch.manual_seed(0)
+        terms.append(model.losses(batch))
+    assert terms[0]["box"] > terms[1]["box"] > 0
+    assert terms[0]["class"] == terms[1]["class"]
 
 
 def test_a_backbone_of_another_depth_fits():

@@ -104,6 +104,16 @@ def test_its_width_and_the_weight_of_its_boxes_are_options(samples):
     torch.testing.assert_close(terms[1]["rpn_box"], 3 * terms[0]["rpn_box"])
 
 
+def test_one_map_has_the_papers_defaults():
+    """As many boxes as a Fast R-CNN is trained on there."""
+    with torch.device("meta"):
+        model = build("rpn", ["a"], design="c4")
+    spec = model.rpn.spec
+    assert (spec.before_nms, spec.after_nms, spec.channels, spec.border_anchors) == (6000, 2000, 512, False)
+    assert model.rpn.objectness.out_channels == 9
+    assert (model.input.short_side, model.input.long_side) == (600, 1000)
+
+
 def test_anchors_that_do_not_fit_the_maps_are_refused():
     with pytest.raises(UsageError, match="anchors: sizes has 1 entries; expected 5, one for each map"):
         build("rpn", ["a"], backbone="resnet10t", anchors={"sizes": [[8, 16]]})
