@@ -63,7 +63,7 @@ def test_legacy_anchors_are_those_of_the_release():
 
 def test_legacy_anchors_of_a_network_are_the_releases_in_continuous_coordinates():
     """The first and the last pixel (inclusive) of each, so a box is one pixel wider and higher than their distance."""
-    anchors = grid_anchors(AnchorSpec(((128, 256, 512),), legacy=True), (32, 48), [(2, 3)])[0]
+    anchors = grid_anchors(AnchorSpec(((128, 256, 512),), legacy=True), (32, 48), [(2, 3)], strides=[16])[0]
     released = torch.tensor(RELEASED, dtype=torch.float32) - 1  # counted from 0
     continuous = released + torch.tensor([0.0, 0, 1, 1])
     assert torch.equal(anchors[:9], continuous)
@@ -79,7 +79,7 @@ def test_legacy_anchors_of_a_network_are_the_releases_in_continuous_coordinates(
 
 def test_legacy_anchors_are_rounded_at_each_maps_stride():
     """At stride 8, ratio boxes of 11 x 6 and 6 x 12 pixels, four times as large for a size of 32."""
-    fine = grid_anchors(AnchorSpec(((32,), (64,)), legacy=True), (64, 64), [(8, 8), (4, 4)])[0]
+    fine = grid_anchors(AnchorSpec(((32,), (64,)), legacy=True), (64, 64), [(8, 8), (4, 4)], strides=[8, 16])[0]
     assert (fine[:3, 2:] - fine[:3, :2]).tolist() == [[44, 24], [32, 32], [24, 48]]
     assert ((fine[:3, :2] + fine[:3, 2:]) / 2).tolist() == [[4, 4]] * 3
 
@@ -87,8 +87,8 @@ def test_legacy_anchors_are_rounded_at_each_maps_stride():
 def test_legacy_anchors_that_have_no_place_are_refused():
     with pytest.raises(UsageError, match=r"legacy fixes where anchors lie .* offset is 0\.5 and rounded is True"):
         AnchorSpec(((32,),), offset=0.5, legacy=True)
-    with pytest.raises(UsageError, match="70 x 96 pixels over 5 x 6 cells have none that is a whole number"):
-        grid_anchors(AnchorSpec(((32,),), legacy=True), (70, 96), [(5, 6)])
+    with pytest.raises(UsageError, match="legacy anchors are rounded at the stride of each map; give the strides"):
+        grid_anchors(AnchorSpec(((32,),), legacy=True), (64, 96), [(4, 6)])
 
 
 def test_a_spec_is_hashable_also_from_lists():

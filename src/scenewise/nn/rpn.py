@@ -91,16 +91,19 @@ class RPN(nn.Module):
         in_channels: the width of the maps.
         anchors: their shapes, one entry per level.
         spec: its layers, how it is trained and read out.
-        levels: the number of maps.
+        strides: of the maps.
     """
 
     def __init__(
-        self, in_channels: int, anchors: AnchorSpec, spec: ProposalSpec | None = None, *, levels: int = 1
+        self, in_channels: int, anchors: AnchorSpec, spec: ProposalSpec | None = None, *, strides: Sequence[int]
     ) -> None:
         super().__init__()
         self.anchors, self.spec = anchors, spec or ProposalSpec()
-        if len(anchors.sizes) != levels:
-            raise UsageError(f"anchors: sizes has {len(anchors.sizes)} entries; expected {levels}, one for each map")
+        self.strides = tuple(strides)
+        if len(anchors.sizes) != len(strides):
+            raise UsageError(
+                f"anchors: sizes has {len(anchors.sizes)} entries; expected {len(strides)}, one for each map"
+            )
         if len(set(anchors.per_cell)) != 1:
             raise UsageError(
                 f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in anchors.sizes)} numbers on its levels; "
@@ -127,7 +130,8 @@ class RPN(nn.Module):
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())  # [N,h*w*a]
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(x), -1, 4).float())  # [N,h*w*a,4]
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
-        return Scored(logits, deltas, grid_anchors(self.anchors, image_size, sizes, device=maps[0].device))
+        anchors = grid_anchors(self.anchors, image_size, sizes, strides=self.strides, device=maps[0].device)
+        return Scored(logits, deltas, anchors)
 
     def losses(self, scored: Scored, batch: Batch) -> dict[str, Tensor]:
         """Terms ``objectness`` and ``rpn_box`` over sampled anchors (eq. 1)."""

@@ -69,6 +69,7 @@ def grid_anchors(
     image_size: tuple[int, int],
     map_sizes: Sequence[tuple[int, int]],
     *,
+    strides: Sequence[int] | None = None,
     device: torch.device | str | None = None,
 ) -> list[Tensor]:
     """The anchors of each feature map.
@@ -76,7 +77,8 @@ def grid_anchors(
     Args:
         spec: sizes and ratios; one tuple of sizes for each map.
         image_size: (height, width) of the image, or of the padded batch.
-        map_sizes: (h, w) of each map. A map's stride is image side // map side.
+        map_sizes: (h, w) of each map. A map's stride is image side // map side, as in torchvision.
+        strides: those of the maps' network, which legacy anchors lie by.
         device: where the anchors are made.
 
     Returns:
@@ -85,24 +87,20 @@ def grid_anchors(
         ``AnchorGenerator`` where the offset is 0 and corners are rounded.
 
     Raises:
-        UsageError: there are more or fewer maps than ``spec`` has tuples of sizes, or a map's stride is not a whole
-            number where ``spec`` asks for legacy anchors.
+        UsageError: there are more or fewer maps than ``spec`` has tuples of sizes, or legacy anchors are asked for
+            without ``strides``.
     """
     if len(map_sizes) != len(spec.sizes):
         raise UsageError(f"anchors: sizes for {len(spec.sizes)} feature maps, but the network has {len(map_sizes)}")
     anchors = []
-    for sizes, (h, w) in zip(spec.sizes, map_sizes, strict=True):
-        stride = (image_size[0] // max(h, 1), image_size[1] // max(w, 1))
+    for level, (sizes, (h, w)) in enumerate(zip(spec.sizes, map_sizes, strict=True)):
         if spec.legacy:
-            if stride[0] != stride[1] or (stride[0] * h, stride[1] * w) != tuple(image_size):
-                raise UsageError(
-                    f"anchors: legacy anchors are rounded at the stride, and {image_size[0]} x {image_size[1]} pixels "
-                    f"over {h} x {w} cells have none that is a whole number; expected images padded to a multiple of "
-                    "the coarsest stride (input.size_divisor, such as 32)"
-                )
-            cell = _continuous_legacy_anchors(stride[0], sizes, spec.ratios).to(device or "cpu")
-            anchors.append(shift_anchors(cell, (h, w), stride))
+            if strides is None:
+                raise UsageError("anchors: legacy anchors are rounded at the stride of each map; give the strides")
+            cell = _continuous_legacy_anchors(strides[level], sizes, spec.ratios).to(device or "cpu")
+            anchors.append(shift_anchors(cell, (h, w), (strides[level], strides[level])))
         else:
+            stride = (image_size[0] // max(h, 1), image_size[1] // max(w, 1))
             anchors.append(shift_anchors(_cell_anchors(spec, sizes, device), (h, w), stride, offset=spec.offset))
     return anchors
 

@@ -73,7 +73,7 @@ def test_the_head_equals_torchvisions_with_the_same_weights(samples):
     reference = RoIHeads(_RoIPool(), head, predictor, 0.5, 0.5, 64, 0.25, None, 0.12, 0.3, 50)
     batch = batch_of(samples)
     maps = {"0": model.features(model.pixels(batch))[0]}
-    wanted, _ = reference.eval()(maps, batch.proposals, batch.sizes)
+    wanted, _ = reference.eval()(maps, batch.inputs["proposals"], batch.sizes)
     assert sum(len(image["boxes"]) for image in wanted) > 10
     for found, image in zip(model.predict(batch), wanted, strict=True):
         torch.testing.assert_close(found.boxes, image["boxes"], rtol=1e-4, atol=1e-3)
@@ -81,7 +81,7 @@ def test_the_head_equals_torchvisions_with_the_same_weights(samples):
         assert torch.equal(found.labels, image["labels"] - 1)  # theirs count the background
     targets = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in batch.targets]
     torch.manual_seed(1)
-    _, terms = reference.train()(maps, batch.proposals, batch.sizes, targets)
+    _, terms = reference.train()(maps, batch.inputs["proposals"], batch.sizes, targets)
     torch.manual_seed(1)
     ours = model.losses(batch)
     torch.testing.assert_close(ours["class"], terms["loss_classifier"])
@@ -209,7 +209,7 @@ def test_images_without_proposals_are_searched():
     batch = batch_of(scenes(1, "train"))
     boxes = model._proposals(batch)[0]
     assert 1 <= len(boxes) <= 30
-    assert len(model.predict(batch)[0]) > 0
+    assert len(model.predict(batch)[0].boxes) > 0
 
 
 def test_ranks_of_a_stage_are_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scenewise.catalog import build
-from scenewise.engine.predict import predict, predict_images
+from scenewise.engine.predict import Predictor, predict
 from scenewise.errors import UsageError
 from scenewise.ops.boxes import box_ioa, box_iou
 from scenewise.ops.matching import BELOW, BETWEEN
@@ -36,8 +36,7 @@ def test_the_second_version_end_to_end():
 def test_a_padded_batch():
     china, flower = photographs()
     images = [china[:, :400, :500], flower[:, :330]]
-    model = twin(NAME)
-    found = predict_images(model.predict, model.input, images)
+    found = Predictor(twin(NAME))(images)
     for one, expected in zip(found, reference(NAME)([image / 255 for image in images]), strict=True):
         assert_same_detections(NAME, expected, one)
 
@@ -92,7 +91,7 @@ OPTIONS = {
 def test_options(name):
     terms, found = trains_and_predicts(small("faster-rcnn", **OPTIONS[name]))
     assert set(terms) == {"objectness", "rpn_box", "class", "box"}
-    assert found.boxes.shape == (len(found), 4)
+    assert found.boxes.shape == (len(found.boxes), 4)
 
 
 def test_a_dilated_proposal_network():
@@ -101,6 +100,17 @@ def test_a_dilated_proposal_network():
     first, _, second = model.rpn.conv
     assert first.weight.shape == (8, 16, 3, 3)
     assert first.dilation == second.dilation == first.padding == second.padding == (2, 2)
+
+
+def test_legacy_anchors_lie_by_the_strides_of_the_pyramid():
+    """Also where the coarsest map's last cell reaches over the image."""
+    model = small("faster-rcnn", anchors={"sizes": [[16], [32], [48], [64], [96]], "ratios": [1.0], "legacy": True})
+    batch = scenes_batch()
+    anchors = model.rpn(model.features(model.pixels(batch)), (96, 128)).anchors
+    for cells, stride in zip(anchors, (4, 8, 16, 32, 64), strict=True):
+        middle = (cells[:, :2] + cells[:, 2:]) / 2
+        assert middle[0].tolist() == [stride / 2, stride / 2]
+        assert (middle[1] - middle[0]).tolist() == [stride, 0]
 
 
 def test_one_map_has_the_papers_defaults():
@@ -113,12 +123,8 @@ def test_one_map_has_the_papers_defaults():
             assert model.rpn.anchors.sizes == ((128.0, 256.0, 512.0),)
             assert model.rpn.objectness.out_channels == 9
             spec = model.rpn.spec
-            assert (spec.train_before_nms, spec.train_after_nms, spec.before_nms, spec.after_nms) == (
-                12000,
-                2000,
-                6000,
-                300,
-            )
+            assert (spec.train_before_nms, spec.train_after_nms) == (12000, 2000)
+            assert (spec.before_nms, spec.after_nms) == (6000, 300)
             assert not spec.border_anchors
             assert (model.sampler.samples, model.detections.nms_iou) == (128, 0.3)
             assert (model.input.short_side, model.input.long_side) == (600, 1000)
@@ -156,7 +162,7 @@ def test_a_vggs_fc6_and_fc7_are_the_heads_start(tmp_path, monkeypatch):
 
 
 def test_beta_is_where_the_box_loss_turns_straight():
-    """Halved errors beyond it aside, a smaller beta costs more; no other term changes."""
+    """A smaller beta costs more; no other term changes."""
     batch, terms = scenes_batch(), []
     for beta in (1 / 9, 1.0):
         model = small("faster-rcnn", beta=beta)
@@ -175,7 +181,7 @@ def crowded(batch):
 
 
 def test_anchors_within_a_crowd_are_not_background():
-    """Those with more than 0.7 of their area in it; they are objects neither. Where nothing is ignored, all are kept."""
+    """Those with more than 0.7 of their area in it. Where nothing is ignored, they are."""
     model = small("faster-rcnn")
     batch = crowded(scenes_batch())
     crowd, others = batch.targets[0]["boxes"][:1], batch.targets[0]["boxes"][1:]

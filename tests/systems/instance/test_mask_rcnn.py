@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scenewise.catalog import build
-from scenewise.engine.predict import predict, predict_images
+from scenewise.engine.predict import Predictor, predict
 from scenewise.errors import UsageError
 from scenewise.systems.instance.mask_rcnn import MaskSpec, boundary_loss, suppress_masks
 from scenewise.types import Output
@@ -48,8 +48,7 @@ def test_a_padded_batch_of_coco(shared_data):
 
     files = sorted((shared_data("coco_mini") / "val2017").glob("*.jpg"))[:2]
     images = [pil_to_tensor(Image.open(file).convert("RGB")) for file in files]
-    model = twin(NAME)
-    found = predict_images(model.predict, model.input, images)
+    found = Predictor(twin(NAME))(images)
     for one, expected in zip(found, reference(NAME)([image / 255 for image in images]), strict=True):
         assert_same_detections(NAME, expected, one)
         assert_same_masks(expected, one)
@@ -71,6 +70,7 @@ OPTIONS = {
     "softmax": {"mask": {**NARROW, "output": "softmax"}},
     "agnostic": {"mask": {**NARROW, "class_agnostic": True}},
     "fully connected": {"mask": {"head": "mlp", "size": 14}},
+    "three fully connected": {"mask": {"head": "mlp", "size": 14, "hidden": 3}},
     "large": {"mask": {**NARROW, "size": 28, "convs": 0}},
     "intermediate": {"mask": {**NARROW, "features": "intermediate"}},
     "intermediate, c4": {"design": "c4", "mask": {**NARROW, "features": "intermediate", "intermediate_stride": 4}},
@@ -100,10 +100,10 @@ def test_options(name):
     expected |= {"keypoints"} & set(options)
     assert set(terms) == expected
     assert all(terms[name] > 0 for name in expected - {"box", "rpn_box"})
-    assert found.roi_masks.shape == (len(found), mask["size"], mask["size"])
+    assert found.roi_masks.shape == (len(found.boxes), mask["size"], mask["size"])
     assert ((found.roi_masks >= 0) & (found.roi_masks <= 1)).all()
     if "keypoints" in options:
-        assert found.keypoints.shape == (len(found), 14, 3)
+        assert found.keypoints.shape == (len(found.boxes), 14, 3)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ OPTIONS = {
 def test_options(name):
     terms, found = trains_and_predicts(small("keypoint-rcnn", **OPTIONS[name]))
     assert terms["keypoints"] > 0
-    assert found.keypoints.shape == (len(found), 14, 3)
+    assert found.keypoints.shape == (len(found.boxes), 14, 3)
 
 
 @torch.no_grad()

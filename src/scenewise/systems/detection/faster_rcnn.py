@@ -126,7 +126,7 @@ class FasterRCNN(Model):
             self.features.channels,
             anchors or default["anchors"],
             proposals or default["proposals"],
-            levels=self.features.count,
+            strides=self.features.proposal_strides,
         )
         head = head or default["head"]
         self.pooler = RoIPooler(roi, head, self.features.strides)
@@ -215,4 +215,6 @@ class FasterRCNN(Model):
         return [self.get_submodule(name) for name in self.branches]  # type: ignore[misc]
 
     def _shared(self, maps: Sequence[Tensor]) -> BranchFeatures:
-        return BranchFeatures(maps, self._pool, self.pooler.spec, self.box_head.stage, self.features.intermediate)
+        return BranchFeatures(
+            maps, self._pool, self.pooler.spec, self.box_head.stage, self.features.intermediate_stride
+        )

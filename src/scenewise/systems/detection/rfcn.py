@@ -100,8 +100,13 @@ class RFCN(Model):
             backbone, weights=backbone_weights, design="c5", spec=features, intermediate=CONV4_STRIDE
         )
         default = self.defaults(hard_examples=hard_examples)
+        stride = self.features.intermediate_stride
+        assert stride is not None
         self.rpn = RPN(
-            self.features.intermediate_channels, anchors or default["anchors"], proposals or default["proposals"]
+            self.features.intermediate_channels,
+            anchors or default["anchors"],
+            proposals or default["proposals"],
+            strides=(stride,),
         )
         self.reduce = nn.Conv2d(self.features.channels, channels, 1)
         self.class_maps = nn.Conv2d(channels, (len(self.classes) + 1) * k**2, 1)  # channel (c k + row) k + column

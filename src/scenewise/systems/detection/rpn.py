@@ -69,7 +69,7 @@ class RegionProposals(Model):
             self.features.channels,
             anchors or default["anchors"],
             proposals or default["proposals"],
-            levels=self.features.count,
+            strides=self.features.proposal_strides,
         )
         self.box_weight = box_weight
 

@@ -37,10 +37,11 @@ class MaskSpec:
     """The branch that finds masks.
 
     Attributes:
-        head: ``"fcn"``, convolutions, or ``"mlp"``, two fully-connected layers of 1024 (table 2e).
+        head: ``"fcn"``, convolutions, or ``"mlp"``, fully-connected layers (table 2e).
         convs: 3x3 convolutions before the enlarging one, in the former.
         channels: their width.
         norm: ``"batch"`` puts a batch-norm after each of those 3x3 convolutions.
+        hidden: fully-connected layers of 1024 before the last, in ``"mlp"``; the paper's are 2 and 3.
         size: M, the side of a mask; even.
         output: ``"sigmoid"``: each class has masks of its own that do not compete; ``"softmax"``: they do, with one of
             the background besides (table 2b).
@@ -73,6 +74,7 @@ class MaskSpec:
     boundary_fusion: bool = False
     boundary_weight: float = 1.0
     nms_iou: float | None = None
+    hidden: int = 2
 
     def __post_init__(self) -> None:
         if self.size % 2:
@@ -164,15 +166,7 @@ class MaskHead(Branch):
         self.grid = spec.size if shared else spec.size // 2
         self.outputs = 1 if spec.class_agnostic else classes + (spec.output == "softmax")
         if spec.head == "mlp":
-            cells = (spec.size // 2) ** 2
-            self.layers: nn.Module = nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(in_channels * cells, 1024),
-                nn.ReLU(inplace=True),
-                nn.Linear(1024, 1024),
-                nn.ReLU(inplace=True),
-                nn.Linear(1024, self.outputs * spec.size**2),
-            )
+            self.layers: nn.Module = self._fully_connected(in_channels * (spec.size // 2) ** 2)
         else:
             self._build_convolutions(in_channels, shared)
         for module in self.modules():
@@ -182,6 +176,13 @@ class MaskHead(Branch):
                     nn.init.zeros_(module.bias)
         if spec.head == "fcn":
             nn.init.normal_(self.mask_logits.weight, std=0.001)
+
+    def _fully_connected(self, width: int) -> nn.Sequential:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for _ in range(self.spec.hidden):
+            layers += [nn.Linear(width, 1024), nn.ReLU(inplace=True)]
+            width = 1024
+        return nn.Sequential(*layers, nn.Linear(width, self.outputs * self.spec.size**2))
 
     def _build_convolutions(self, width: int, shared: bool) -> None:
         spec = self.spec
