@@ -215,9 +215,8 @@ class BoxHead(nn.Module):
         ranks: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        staged = features.design == "c4" and hasattr(
-            features.backbone.network, "layer1"
-        )  # as ResNets call their stages
+        # layer1: as ResNets call their stages
+        staged = features.design == "c4" and hasattr(features.backbone.network, "layer1")
         kind = spec.kind or ("stage" if staged else "fc")
         self.size = spec.size or (14 if kind == "stage" else 7)
         if ranks is not None and kind != "fc":
