@@ -94,6 +94,17 @@ def test_options(name):
     assert found.boxes.shape == (len(found.boxes), 4)
 
 
+@pytest.mark.parametrize(("roi", "usual"), [("align", "mean"), ("pool", "max"), ("warp", "max")])
+@torch.no_grad()
+def test_cells_are_pooled_by_the_mean_or_the_maximum(roi, usual):
+    batch, pooled = scenes_batch(), {}
+    for reduce in (None, "mean", "max"):
+        model = small("faster-rcnn", roi=roi, head={"reduce": reduce}).eval()
+        pooled[reduce] = model._pool(model.features(model.pixels(batch)), [b["boxes"] for b in batch.targets], 7)
+    assert (pooled["max"] > pooled["mean"] + 1e-3).any()
+    assert torch.equal(pooled[None], pooled[usual])
+
+
 def test_a_dilated_proposal_network():
     """Each of its 3x3 convolutions."""
     model = small("faster-rcnn", proposals={"channels": 8, "dilation": 2, "convs": 2})

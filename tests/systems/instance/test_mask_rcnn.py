@@ -150,6 +150,24 @@ def test_masks_that_overlap_are_suppressed():
     )
 
 
+@torch.no_grad()
+def test_a_model_suppresses_its_masks():
+    """Boxes that overlap are kept (nms_iou 1), so that their masks are rivals; keypoints are of the boxes left."""
+    boxes = {
+        "detections": {"nms_iou": 1.0, "count": 20},
+        "keypoints": {"count": 14, "convs": 1, "channels": 8, "size": 28},
+    }
+    plain = small("mask-rcnn", mask=NARROW, **boxes).eval()
+    strict = small("mask-rcnn", mask={**NARROW, "nms_iou": 0.2}, **boxes).eval()
+    for head in (plain.mask_head, strict.mask_head):
+        torch.nn.init.constant_(head.mask_logits.bias, 5.0)  # masks that fill their boxes
+    batch = scenes_batch()
+    for every, left in zip(plain.predict(batch), strict.predict(batch), strict=True):
+        assert 0 < len(left.boxes) < len(every.boxes)
+        assert torch.equal(left.boxes, suppress_masks(every, 0.2).boxes)
+        assert len(left.keypoints) == len(left.boxes)
+
+
 def test_one_map_has_the_papers_defaults():
     """Fifteen anchors, 300 proposals, 64 boxes per image; C4 has masks of 14 x 14, C5 a stride of 32."""
     with torch.device("meta"):
