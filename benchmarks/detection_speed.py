@@ -304,9 +304,8 @@ def watch_ours(model: Any) -> Stopwatch:
     watch.wrap(model.features.pyramid, "forward", "pyramid")
     watch.wrap(model.rpn, "forward", "RPN head")
     watch.wrap(model.rpn, "proposals", "proposals")
-    watch.wrap(model, "_read", "RoIAlign")
-    for part in (model.head, model.classifier, model.corrector):
-        watch.wrap(part, "forward", "box head")
+    watch.wrap(model, "_pool", "RoIAlign")
+    watch.wrap(model.box_head, "forward", "box head")
     if hasattr(model, "mask_head"):
         watch.wrap(model.mask_head, "forward", "mask head")
     return watch

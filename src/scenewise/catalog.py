@@ -212,8 +212,12 @@ class Option:
 
     def describe(self) -> str:
         """Its type in the words of a signature."""
-        name = self.type.__name__ if isinstance(self.type, type) and not typing.get_args(self.type) else str(self.type)
-        return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
+        return _describe(self.type)
+
+
+def _describe(type_: Any) -> str:
+    name = type_.__name__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
 
 
 def options(name: str) -> dict[str, Option]:
@@ -223,12 +227,16 @@ def options(name: str) -> dict[str, Option]:
 
 @cache
 def _options_of(cls: type[Model]) -> dict[str, Option]:
-    constructor = cls.__init__
-    about = _argument_docs(inspect.getdoc(cls) or "")
-    hints = typing.get_type_hints(constructor)
-    parameters = [p for p in inspect.signature(constructor).parameters.values() if p.name != "self"]
-    parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return {p.name: Option(p.name, hints.get(p.name, Any), p.default, about.get(p.name, "")) for p in parameters}
+    from scenewise.model import declared_arguments
+
+    about: dict[str, str] = {}
+    for base in reversed(cls.__mro__):  # what a parent documents need not be written again
+        about |= _argument_docs(inspect.cleandoc(vars(base).get("__doc__") or ""))
+    found = {}
+    for key, (parameter, declaring) in declared_arguments(cls).items():
+        hints = typing.get_type_hints(declaring.__init__)
+        found[key] = Option(key, hints.get(key, Any), parameter.default, about.get(key, ""))
+    return found
 
 
 def _argument_docs(docstring: str) -> dict[str, str]:
@@ -251,34 +259,83 @@ def _argument_docs(docstring: str) -> dict[str, str]:
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """``arguments`` of the system ``name``, converted to the types of its signature.
 
+    What a mapping leaves out of a spec is as in the system's own (``Model.defaults``).
+
     Raises:
-        UsageError: names the argument, what was found and what it takes.
+        UsageError: names the argument or the entry of a spec, what was found and what it takes.
     """
+    known = options(name)
+    for key in arguments:
+        if key not in known:
+            raise UsageError(f"{name} has no option {key!r}{suggest(key, known)}; known: {', '.join(known)}")
+    missing = [o.name for o in known.values() if o.required and o.name not in arguments]
+    if missing:
+        raise UsageError(f"{name}: {missing[0]} is missing; expected {known[missing[0]].describe()}")
+    parts = {key for key, value in arguments.items() if isinstance(value, Mapping)}
+    checked = {key: _checked(name, known[key], value) for key, value in arguments.items() if key not in parts}
+    defaults = find(name).load().defaults(**checked)
+    for key in parts:
+        value, whole = dict(arguments[key]), defaults.get(key)
+        if dataclasses.is_dataclass(whole) and not isinstance(whole, type):
+            value = dataclasses.asdict(whole) | value
+        checked[key] = _checked(name, known[key], value)
+    return {key: checked[key] for key in arguments}
+
+
+def _checked(name: str, option: Option, value: Any) -> Any:
+    """``value`` for ``option`` of the system ``name``, converted to its type."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     from scenewise.types import InputSpec
 
-    known = options(name)
-    checked: dict[str, Any] = {}
-    for key, value in arguments.items():
-        if key not in known:
-            raise UsageError(f"{name} has no option {key!r}{suggest(key, known)}; known: {', '.join(known)}")
-        option = known[key]
-        if isinstance(value, Mapping) and InputSpec in (option.type, *typing.get_args(option.type)):
-            value = InputSpec.from_dict(dict(value))
-        try:
-            adapter = TypeAdapter(option.type, config=ConfigDict(arbitrary_types_allowed=True))
-        except Exception:  # a dataclass brings its own configuration
-            adapter = TypeAdapter(option.type)
-        try:
-            checked[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise UsageError(f"{name}: {key} is {value!r}; expected {option.describe()} ({reason})") from None
-    missing = [o.name for o in known.values() if o.required and o.name not in checked]
-    if missing:
-        raise UsageError(f"{name}: {missing[0]} is missing; expected {known[missing[0]].describe()}")
-    return checked
+    if isinstance(value, Mapping) and InputSpec in (option.type, *typing.get_args(option.type)):
+        value = InputSpec.from_dict(dict(value))
+    try:
+        adapter = TypeAdapter(option.type, config=ConfigDict(arbitrary_types_allowed=True))
+    except Exception:  # a dataclass brings its own configuration
+        adapter = TypeAdapter(option.type)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise UsageError(f"{name}: {_complaint(option, value, error.errors())}") from None
+
+
+def _complaint(option: Option, value: Any, errors: Sequence[Any]) -> str:
+    """What is wrong within ``value``, and where: an unknown word, else the innermost of pydantic's ``errors``."""
+    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
+    error = unknown[0] if unknown else max(errors, key=lambda e: len(e["loc"]))
+    place, found, type_ = option.name, value, option.type
+    for part in error["loc"]:  # names of a union's members are among the parts; they are no place in the value
+        spec = _spec_in(type_)
+        fields = [] if spec is None else [field.name for field in dataclasses.fields(spec)]
+        if unknown and part == error["loc"][-1]:
+            return f"{place} has no entry {part!r}{suggest(str(part), fields)}; known: {', '.join(fields)}"
+        if part in fields:
+            place, type_ = f"{place}.{part}", typing.get_type_hints(spec)[part]
+            if not isinstance(found, Mapping) or part not in found:
+                return f"{place} is missing; expected {_describe(type_)}"
+        elif isinstance(found, Mapping) and part in found:
+            place, type_ = f"{place}.{part}", _element(type_)
+        elif isinstance(part, int) and isinstance(found, list | tuple):
+            place, type_ = f"{place}[{part}]", _element(type_)
+        else:
+            continue
+        found = found[part]
+    return f"{place} is {found!r}; expected {_describe(type_)} ({error['msg']})"
+
+
+def _spec_in(type_: Any) -> Any:
+    """The dataclass in ``type_``, a union of it and others or itself; None where there is none."""
+    return next((member for member in (type_, *typing.get_args(type_)) if dataclasses.is_dataclass(member)), None)
+
+
+def _element(type_: Any) -> Any:
+    """The type of what a tuple, list or mapping of ``type_`` holds; Any where that is not known."""
+    for member in (type_, *typing.get_args(type_)):
+        kind, inner = typing.get_origin(member), [a for a in typing.get_args(member) if a is not Ellipsis]
+        if inner and isinstance(kind, type) and issubclass(kind, Mapping | Sequence):
+            return inner[-1]
+    return Any
 
 
 def interface_of(name: str, arguments: Mapping[str, Any]) -> Interface:
@@ -313,10 +370,12 @@ def plain_arguments(model: Model) -> dict[str, Any]:
 
     None is left out where it is the default; elsewhere it is a value as good as others (``multi_grid: null``).
     """
-    parameters = inspect.signature(type(model).__init__).parameters
+    from scenewise.model import declared_arguments
+
+    declared = declared_arguments(type(model))
     plain = {}
     for key, value in model.arguments.items():
-        if key == "classes" or (value is None and parameters[key].default is None):
+        if key == "classes" or (value is None and declared[key][0].default is None):
             continue
         if hasattr(value, "to_dict"):
             value = value.to_dict()

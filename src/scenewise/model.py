@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,8 @@ class Model(nn.Module, ABC):
 
     A subclass's constructor takes ``classes`` and then plain, typed, keyword-only arguments with the paper's values as
     defaults. Its signature is the schema of recipes and checkpoints; the arguments of each instance are kept in
-    ``arguments``.
+    ``arguments``. A ``**shared`` in it stands for the arguments of its parent's constructor, which it passes on; an
+    argument whose name begins with an underscore is for subclasses and no option.
     """
 
     classes: tuple[str, ...]  # names, in label order; empty for systems that know no classes
@@ -38,16 +40,19 @@ class Model(nn.Module, ABC):
         """Keep the constructor's arguments: they are the model's configuration."""
         self = super().__new__(cls)
         try:
-            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+            bound = inspect.signature(cls).bind(*args, **kwargs)
         except TypeError as error:
             if args or kwargs:
                 raise UsageError(f"{cls.__name__}: {error}") from None
             return self  # a copy is made, which takes the arguments of the original
         bound.apply_defaults()
-        arguments = dict(bound.arguments)
-        del arguments["self"]
-        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "arguments", dict(bound.arguments))
         return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = [parameter for parameter, _ in declared_arguments(cls).values()]
+        cls.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
 
     def __init__(self, classes: tuple[str, ...] | list[str] = (), input: InputSpec | None = None) -> None:
         super().__init__()
@@ -72,6 +77,14 @@ class Model(nn.Module, ABC):
 
         Arguments that are left out are at their defaults.
         """
+
+    @classmethod
+    def defaults(cls, **arguments: Any) -> dict[str, Any]:
+        """The specs that arguments left out become, by name, where they depend on others of the ``arguments``.
+
+        A recipe that gives a part of a spec leaves the rest to the one here. Nothing in most systems.
+        """
+        return {}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -156,3 +169,17 @@ class Model(nn.Module, ABC):
         """The number of classes and parameters."""
         count = sum(p.numel() for p in self.parameters())
         return f"classes={len(self.classes)}, parameters={count:,}"
+
+
+@functools.cache
+def declared_arguments(cls: type[Model]) -> dict[str, tuple[inspect.Parameter, type[Model]]]:
+    """The arguments of ``cls``, by name, each with the class whose constructor declares it; see :class:`Model`."""
+    declaring, *parents = [base for base in cls.__mro__ if "__init__" in vars(base)]
+    found: dict[str, tuple[inspect.Parameter, type[Model]]] = {}
+    shared: dict[str, tuple[inspect.Parameter, type[Model]]] = {}
+    for parameter in list(inspect.signature(vars(declaring)["__init__"]).parameters.values())[1:]:  # without self
+        if parameter.kind is parameter.VAR_KEYWORD and issubclass(parents[0], Model):
+            shared = declared_arguments(parents[0])
+        elif not parameter.name.startswith("_"):
+            found[parameter.name] = (parameter, declaring)
+    return {**found, **{name: entry for name, entry in shared.items() if name not in found}}

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_iou
 
+from scenewise.errors import UsageError
 from scenewise.nn.roi_heads import (
     DetectionSpec,
+    HardExamples,
     RoISampler,
     Sampled,
     detections,
@@ -114,6 +116,21 @@ def test_only_the_hardest_boxes_of_each_image_count(scored):
     torch.testing.assert_close(terms["box"], of_box[kept].sum() / 4)
 
 
+def test_of_overlapping_boxes_only_the_hardest_counts(scored):
+    """The first image's boxes are all in one place, so one of them is left; the second's are apart."""
+    logits, deltas, sampled = scored
+    apart = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]])
+    sampled.boxes = [torch.tensor([[0.0, 0, 9, 9]]).expand(4, 4), apart]
+    of_class, of_box = brute_force(logits, deltas, sampled, 1.0)
+    both = of_class + of_box
+    kept = torch.cat([both[:4].topk(1).indices, both[4:].topk(2).indices + 4])
+    terms = second_stage_losses(logits, deltas, sampled, beta=1.0, hard=HardExamples(2, nms_iou=0.7))
+    torch.testing.assert_close(terms["class"], of_class[kept].sum() / 3)
+    torch.testing.assert_close(terms["box"], of_box[kept].sum() / 3)
+    with pytest.raises(UsageError, match="hard_examples: count is 0; expected 1 or more"):
+        HardExamples(0)
+
+
 def test_no_boxes_cost_nothing_and_keep_their_gradients():
     logits = torch.zeros(0, 4, requires_grad=True)
     deltas = torch.zeros(0, 16, requires_grad=True)
@@ -129,7 +146,7 @@ def test_detections_equal_a_plain_loop():
     scores = torch.randn(60, 4, generator=generator).mul(2).softmax(1)
     deltas = torch.randn(60, 16, generator=generator)
     spec = DetectionSpec(score=0.3, nms_iou=0.4, count=12)
-    found = detections(scores, deltas, [boxes], [(64, 96)], ("a", "b", "c"), spec)[0]
+    found = detections(scores, deltas, [boxes], [(64, 96)], spec)[0]
     candidates = []
     for row in range(60):
         for label in range(3):
@@ -150,14 +167,27 @@ def test_detections_equal_a_plain_loop():
     torch.testing.assert_close(found.boxes, torch.stack([box for _, _, box in kept]))
 
 
+def test_box_voting_moves_a_box_to_the_mean_of_its_rivals():
+    boxes = torch.tensor([[10.0, 10, 40, 40], [13, 10, 43, 40], [50, 50, 60, 60], [10, 10, 40, 40]])
+    scores = torch.tensor([[0.1, 0.8, 0.1], [0.2, 0.4, 0.4], [0.1, 0.6, 0.3], [0.2, 0.1, 0.7]])
+    found = detections(
+        scores, torch.zeros(4, 4), [boxes], [(64, 64)], DetectionSpec(score=0.35, nms_iou=0.4, voting_iou=0.5)
+    )[0]
+    assert found.labels.tolist() == [0, 1, 0]
+    torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.7, 0.6]))
+    x = [(0.8 * 10 + 0.4 * 13) / 1.2, (0.7 * 10 + 0.4 * 13) / 1.1]  # of each class its own
+    expected = [[x[0], 10, x[0] + 30, 40], [x[1], 10, x[1] + 30, 40], [50, 50, 60, 60]]
+    torch.testing.assert_close(found.boxes, torch.tensor(expected))
+
+
 def test_suppression_across_classes_and_soft_suppression():
     boxes = torch.tensor([[10.0, 10, 40, 40], [11, 10, 41, 40]])
     scores = torch.tensor([[0.1, 0.8, 0.1], [0.2, 0.1, 0.7]])
     deltas = torch.zeros(2, 4)
-    sizes, classes = [(64, 64)], ("a", "b")
+    sizes = [(64, 64)]
 
     def found(**options):
-        return detections(scores, deltas, [boxes], sizes, classes, DetectionSpec(score=0.15, **options))[0]
+        return detections(scores, deltas, [boxes], sizes, DetectionSpec(score=0.15, **options))[0]
 
     assert found().labels.tolist() == [0, 1]
     assert found(class_agnostic=True).labels.tolist() == [0]
@@ -165,5 +195,5 @@ def test_suppression_across_classes_and_soft_suppression():
     assert soft.labels.tolist() == [0] or float(soft.scores[1]) < 0.2
     gaussian = found(class_agnostic=True, nms="soft-gaussian")
     assert gaussian.scores[0] == pytest.approx(0.8)
-    assert len(gaussian) == 1 or float(gaussian.scores[1]) < 0.5
+    assert len(gaussian.boxes) == 1 or float(gaussian.scores[1]) < 0.5
     assert found(nms="soft-gaussian").labels.tolist() == [0, 1]

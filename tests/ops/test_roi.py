@@ -130,6 +130,50 @@ def test_pool_equals_torchvision():
         assert torch.equal(roi_pool(features, boxes, 3, 0.25), ops.roi_pool(features, list(boxes), 3, 0.25))
 
 
+@pytest.mark.parametrize("boxes", [BOXES, DEGENERATE])
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_pool_against_loops_over_pixels(boxes, reduce):
+    """Each cell's maximum or mean over whole pixels; a cell of none is 0."""
+    features = some_features(images=len(boxes))
+    found = roi_pool(features, boxes, 3, 0.25, reduce=reduce)
+    row = 0
+    for image, own in zip(features, boxes, strict=True):
+        for box in own.tolist():
+            x1, y1, x2, y2 = (math.floor(abs(v * 0.25) + 0.5) * (1 if v > 0 else -1) for v in box)
+            h, w = max(y2 - y1 + 1, 1) / 3, max(x2 - x1 + 1, 1) / 3
+            for i in range(3):
+                for j in range(3):
+                    rows = slice(*(min(max(v, 0), 16) for v in (math.floor(i * h) + y1, math.ceil((i + 1) * h) + y1)))
+                    columns = slice(
+                        *(min(max(v, 0), 20) for v in (math.floor(j * w) + x1, math.ceil((j + 1) * w) + x1))
+                    )
+                    cell = image[:, rows, columns].flatten(1)
+                    wanted = (
+                        torch.zeros(2) if not cell.numel() else getattr(cell, "amax" if reduce == "max" else "mean")(1)
+                    )
+                    torch.testing.assert_close(found[row, :, i, j], wanted, rtol=1e-5, atol=1e-6)
+            row += 1
+    assert row == len(found)
+
+
+def test_pool_by_the_mean_has_gradients():
+    features = some_features(images=1, size=(5, 6)).double().requires_grad_()
+    box = [torch.tensor([[2.0, 3, 15, 17]])]
+    assert torch.autograd.gradcheck(lambda x: roi_pool(x, box, 2, 0.25, reduce="mean"), features)
+
+
+@pytest.mark.parametrize("method", ["align", "pool", "warp"])
+def test_levels_are_pooled_by_the_mean_or_the_maximum(method):
+    """Left open, as each operator was published."""
+    features = [some_features(images=3)]
+    mean, largest, usual = (
+        pool_levels(features, BOXES, 3, [0.25], method=method, reduce=reduce) for reduce in ("mean", "max", None)
+    )
+    assert (largest >= mean - 1e-6).all()
+    assert not torch.allclose(largest, mean)
+    assert torch.equal(usual, mean if method == "align" else largest)
+
+
 def test_warp_of_whole_pixels_takes_their_values():
     # 2x2 samples a cell, one a pixel, at the pixels' centres: mean and maximum of the pixels themselves.
     features = some_features(images=1, size=(12, 12))

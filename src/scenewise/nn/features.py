@@ -57,9 +57,9 @@ class Features(nn.Module):
         intermediate: the stride of a map of the backbone that :meth:`forward` gives besides, last of all; None for
             none.
 
-    ``channels`` is the width of the maps, ``strides`` are those that boxes are read from; the pyramid has a coarser one
-    besides, for proposals alone. ``count`` is the number of maps, ``intermediate_channels`` the width of the one
-    besides.
+    ``design`` is that of the arguments, ``channels`` the width of the maps, ``strides`` are those that boxes are pooled
+    from, ``proposal_strides`` those that proposals come from: the pyramid has a coarser one besides, for them alone.
+    ``count`` is the number of the latter, ``intermediate_channels`` and ``intermediate_stride`` are of the map besides.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Features(nn.Module):
     ) -> None:
         spec = spec or FeatureSpec()
         super().__init__()
-        self.frozen_norm, self.intermediate = spec.frozen_norm, intermediate
+        self.design, self.frozen_norm = design, spec.frozen_norm
         self.pyramid: FPN | None = None
         natural = Backbone(backbone)
         also = [] if intermediate is None else [_level_of(natural, intermediate)]
@@ -90,8 +90,10 @@ class Features(nn.Module):
             self.backbone = _single_map(natural, weights, design, spec.output_stride, also)
             self.channels, self.strides = self.backbone.channels[-1], (self.backbone.strides[-1],)
             self.taken, self.count, chosen = [len(also)], 1, also
+        self.proposal_strides = self.strides if self.pyramid is None else (*self.strides, 2 * self.strides[-1])
         self.besides = [chosen.index(level) for level in also]
         self.intermediate_channels = sum(self.backbone.channels[place] for place in self.besides)
+        self.intermediate_stride = self.backbone.strides[self.besides[0]] if self.besides else None
         frozen = spec.frozen_levels
         if frozen is None:
             frozen = 0 if weights is None else 2

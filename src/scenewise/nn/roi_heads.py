@@ -1,5 +1,5 @@
-"""The second stage of two-stage detectors: which boxes are trained on, what their classes and corrections cost, and
-which detections come out.
+"""The second stage of two-stage detectors: which boxes are trained on, the losses of their classes and deltas, and
+which detections are returned.
 
 Girshick, "Fast R-CNN", ICCV 2015, https://arxiv.org/abs/1504.08083, sec. 2.3; the numbers of Lin et al., FPN, CVPR
 2017.
@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scenewise.nn.rpn import BETA
-from scenewise.ops.boxes import at_least, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
+from scenewise.errors import UsageError
+from scenewise.nn.rpn import BETA, ignored_boxes, leave_out_crowds
+from scenewise.ops.boxes import at_least, box_iou, clip_boxes, decode_boxes, encode_boxes
 from scenewise.ops.matching import BELOW, BETWEEN, hardest, match, sample_balanced
-from scenewise.ops.nms import batched_nms, soft_nms
-from scenewise.types import STRICT, Output, Target
+from scenewise.ops.nms import batched_nms, soft_nms, vote_boxes
+from scenewise.types import STRICT, Batch, Output, Target
 
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the corrections: one over their usual standard deviations
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas: one over their usual standard deviations
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RoISampler:
     """Which proposals the second stage is trained on.
 
     Attributes:
-        samples: of an image.
+        samples: per image.
         positive_fraction: the largest part of them that are objects.
         positive_iou: a proposal is an object where it overlaps one at least so much.
         negative_iou: it is background where it overlaps all objects less; in between it is left out.
@@ -51,15 +52,36 @@ class RoISampler:
 
 
 @dataclass(frozen=True)
+class HardExamples:
+    """Online hard example mining: the boxes of the largest losses are trained on (Shrivastava et al., CVPR 2016).
+
+    Attributes:
+        count: how many per image.
+        nms_iou: of two boxes that overlap more, only the one of the larger loss is among them; the paper's is 0.7.
+            None: boxes may overlap.
+    """
+
+    __pydantic_config__ = STRICT
+    count: int
+    nms_iou: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"hard_examples: count is {self.count}; expected 1 or more")
+
+
+@dataclass(frozen=True)
 class DetectionSpec:
-    """Which of the scored boxes are given out.
+    """Which of the scored boxes are returned.
 
     Attributes:
         score: the lowest.
         nms_iou: of two boxes of a class that overlap more, the one with the lower score goes.
         nms: ``"soft-linear"`` and ``"soft-gaussian"`` lower its score instead (Bodla et al., ICCV 2017).
         class_agnostic: boxes of different classes suppress each other, too.
-        count: the largest number in an image.
+        voting_iou: box voting: a box that stays becomes the mean, weighted by score, of all boxes of its class that
+            overlap it at least so much (Gidaris and Komodakis, ICCV 2015; 0.5 there). None: boxes stay as they are.
+        count: the largest number per image.
         min_side: boxes with a shorter side, in pixels, are dropped.
     """
 
@@ -70,6 +92,7 @@ class DetectionSpec:
     class_agnostic: bool = False
     count: int = 100
     min_side: float = 1e-2
+    voting_iou: float | None = None
 
 
 @dataclass
@@ -79,7 +102,7 @@ class Sampled:
     boxes: list[Tensor]  # N times [S,4]
     labels: Tensor  # int64 [R], 0 is the background
     truth: list[Tensor]  # N times int64 [S]: the true object of each box, an index into the image's targets
-    deltas: Tensor  # [R,4]: what corrects each box to its true one; 0 for background
+    deltas: Tensor  # [R,4]: those that make of each box its true one; 0 for background
 
     @property
     def positive(self) -> Tensor:
@@ -142,44 +165,50 @@ def _match(candidates: Tensor, target: Target, true_boxes: Tensor, spec: RoISamp
     matches = match(iou, spec.positive_iou, spec.negative_iou, force=False)
     if spec.lowest_iou > 0 and len(iou):
         matches[(matches == BELOW) & (iou.max(0).values < spec.lowest_iou)] = BETWEEN
-    if "ignore" in target and target["ignore"].any():
-        within = box_ioa(candidates, target["boxes"][target["ignore"]]).max(1).values
-        matches[(matches == BELOW) & (within > spec.crowd_ioa)] = BETWEEN
-    return matches
+    return leave_out_crowds(matches, candidates, ignored_boxes(target), spec.crowd_ioa)
 
 
 def second_stage_losses(
-    logits: Tensor, deltas: Tensor, sampled: Sampled, *, beta: float = BETA, hard: int | None = None
+    logits: Tensor, deltas: Tensor, sampled: Sampled, *, beta: float = BETA, hard: int | HardExamples | None = None
 ) -> dict[str, Tensor]:
     """Terms ``class`` and ``box`` of a second stage (Fast R-CNN, eq. 1 to 3).
 
     Args:
         logits: [R,C+1], class 0 is the background.
-        deltas: [R,4(C+1)] one correction a class, or [R,4] one for all.
-        sampled: what is true of the R boxes.
+        deltas: [R,4(C+1)], four for each class, or [R,4], four for all.
+        sampled: the ground truth of the R boxes.
         beta: where the smooth L1 loss turns from square to straight.
-        hard: only the boxes with the largest losses are trained on, this number of them an image (OHEM, Shrivastava et
-            al., CVPR 2016).
+        hard: only the boxes with the largest losses are trained on; a number is that of an image.
     """
     logits, deltas = logits.float(), deltas.float()
     positive = sampled.positive.nonzero().flatten()
     label = sampled.labels[positive]
-    corrections = deltas[positive]
+    chosen = deltas[positive]
     if deltas.shape[1] > 4:
-        corrections = corrections.unflatten(1, (-1, 4))[torch.arange(len(positive), device=label.device), label]
+        chosen = chosen.unflatten(1, (-1, 4))[torch.arange(len(positive), device=label.device), label]
     of_class = F.cross_entropy(logits, sampled.labels, reduction="none")  # [R]
-    of_box = F.smooth_l1_loss(corrections, sampled.deltas[positive], beta=beta, reduction="none").sum(1)  # [P]
+    of_box = F.smooth_l1_loss(chosen, sampled.deltas[positive], beta=beta, reduction="none").sum(1)  # [P]
     count = max(1, len(logits))
     if hard is not None:
-        both = of_class.detach().index_add(0, positive, of_box.detach())
-        kept = torch.zeros_like(both)
-        start = 0
-        for boxes in sampled.boxes:
-            rows = slice(start, start + len(boxes))
-            kept[rows][hardest(both[rows], hard)] = 1
-            start += len(boxes)
+        spec = HardExamples(hard) if isinstance(hard, int) else hard
+        kept = _hard_examples(of_class.detach().index_add(0, positive, of_box.detach()), sampled.boxes, spec)
         of_class, of_box, count = of_class * kept, of_box * kept[positive], max(1, int(kept.sum()))
     return {"class": of_class.sum() / count, "box": of_box.sum() / count}
+
+
+def _hard_examples(losses: Tensor, boxes: Sequence[Tensor], spec: HardExamples) -> Tensor:
+    """1 for the hard examples of each image, 0 for the others: [R], from ``losses`` [R] and ``boxes`` N times [S,4]."""
+    kept = torch.zeros_like(losses)
+    start = 0
+    for candidates in boxes:
+        rows = slice(start, start + len(candidates))
+        if spec.nms_iou is None:
+            best = hardest(losses[rows], spec.count)
+        else:
+            best = hardest(losses[rows], spec.count, boxes=candidates, iou_threshold=spec.nms_iou)
+        kept[rows][best] = 1
+        start += len(candidates)
+    return kept
 
 
 @torch.no_grad()
@@ -196,7 +225,7 @@ def detections(
 
     Args:
         scores: [R,C+1] in 0..1, class 0 is the background.
-        deltas: [R,4(C+1)] one correction a class, or [R,4] one for all.
+        deltas: [R,4(C+1)], four for each class, or [R,4], four for all.
         proposals: N times [P,4], R in all.
         sizes: N times (height, width) of the image; boxes are clipped to it.
     """
@@ -214,8 +243,12 @@ def detections(
         large = at_least(candidates, spec.min_side).nonzero().flatten()
         candidates, label = candidates[large], label[large]
         score = probability[row[large], label + 1]
-        kept, score = _suppress(candidates, score, label, spec)
-        found.append(Output(size, boxes=candidates[kept], labels=label[kept], scores=score))
+        kept, lowered = _suppress(candidates, score, label, spec)
+        left = candidates[kept]
+        if spec.voting_iou is not None:
+            groups = torch.zeros_like(label) if spec.class_agnostic else label
+            left = vote_boxes(candidates, score, groups, kept, iou_threshold=spec.voting_iou)
+        found.append(Output(size, boxes=left, labels=label[kept], scores=lowered))
     return found
 
 
@@ -228,3 +261,8 @@ def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, spec: DetectionSpec
     method: Literal["linear", "gaussian"] = "linear" if spec.nms == "soft-linear" else "gaussian"
     kept, scores = soft_nms(boxes, scores, groups, method=method, iou_threshold=spec.nms_iou, floor=spec.score)
     return kept[: spec.count], scores[: spec.count]
+
+
+def probe_boxes(batch: Batch) -> list[Tensor]:
+    """One box [1,4] in each image, for ``Model.probe``."""
+    return [batch.images.new_tensor([[w / 5, h / 6, w / 1.5, h / 1.2]]) for h, w in batch.sizes]

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from scenewise.errors import UsageError
 from scenewise.ops.anchors import AnchorSpec, grid_anchors
-from scenewise.ops.boxes import at_least, box_iou, clip_boxes, decode_boxes, encode_boxes
-from scenewise.ops.matching import BETWEEN, match, sample_balanced
+from scenewise.ops.boxes import at_least, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
+from scenewise.ops.matching import BELOW, BETWEEN, match, sample_balanced
 from scenewise.ops.nms import batched_nms
 from scenewise.types import STRICT, Batch, Target
 
-PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))
-SINGLE_MAP_ANCHORS = AnchorSpec(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
+PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))  # Lin et al., sec. 4.1
+ONE_MAP_ANCHORS = AnchorSpec(sizes=((128.0, 256.0, 512.0),))  # Ren et al., sec. 3.3
 BETA = 1 / 9  # where the smooth L1 loss turns from square to straight: the release's sigma of 3
 
 
@@ -42,8 +42,12 @@ class ProposalSpec:
         before_nms, after_nms: the same for prediction.
         nms_iou: of two boxes that overlap more, the one with the lower score goes.
         min_side: boxes with a shorter side, in pixels, are dropped.
-        border_anchors: whether anchors that cross the image's border are trained on; the paper leaves them out.
+        border_anchors: whether anchors that cross the image's border are trained on; the first paper leaves them out.
+        crowd_ioa: an anchor with a larger part of itself within an ignored object, which is a crowd or a difficult one,
+            is not trained on as background; None: it is.
         convs: 3x3 convolutions of the network, one after the other; the paper's has one.
+        channels: their width; None: that of the maps. The paper's is 512 on VGG16.
+        dilation: of the 3x3 convolutions; 2 on the dilated maps of Huang et al., CVPR 2017.
     """
 
     __pydantic_config__ = STRICT
@@ -58,12 +62,22 @@ class ProposalSpec:
     nms_iou: float = 0.7
     min_side: float = 1e-3
     border_anchors: bool = True
+    crowd_ioa: float | None = 0.7
     convs: int = 1
+    channels: int | None = None
+    dilation: int = 1
+
+
+# Ren et al.'s on one map (sec. 3.3): anchors that cross the border are not trained on; 2,000 proposals train the second
+# stage, 300 are looked at in the end. The numbers before suppression are those of their release.
+ONE_MAP_PROPOSALS = ProposalSpec(
+    train_before_nms=12000, before_nms=6000, after_nms=300, border_anchors=False, channels=512
+)
 
 
 @dataclass
 class Scored:
-    """What the network says of all anchors."""
+    """The network's outputs for all anchors."""
 
     logits: list[Tensor]  # [N,h*w*a] a level
     deltas: list[Tensor]  # [N,h*w*a,4] a level
@@ -75,30 +89,28 @@ class RPN(nn.Module):
 
     Args:
         in_channels: the width of the maps.
-        anchors: their shapes, one entry a level.
-        spec: how it is trained and read out.
-        channels: the width of the 3x3 convolution; None: that of the maps.
-        dilation: of the 3x3 convolution.
+        anchors: their shapes, one entry per level.
+        spec: its layers, how it is trained and read out.
+        strides: of the maps.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        anchors: AnchorSpec,
-        spec: ProposalSpec | None = None,
-        *,
-        channels: int | None = None,
-        dilation: int = 1,
+        self, in_channels: int, anchors: AnchorSpec, spec: ProposalSpec | None = None, *, strides: Sequence[int]
     ) -> None:
         super().__init__()
         self.anchors, self.spec = anchors, spec or ProposalSpec()
+        self.strides = tuple(strides)
+        if len(anchors.sizes) != len(strides):
+            raise UsageError(
+                f"anchors: sizes has {len(anchors.sizes)} entries; expected {len(strides)}, one for each map"
+            )
         if len(set(anchors.per_cell)) != 1:
             raise UsageError(
                 f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in anchors.sizes)} numbers on its levels; "
                 "expected as many on each, since one network reads them all"
             )
         count = anchors.per_cell[0]
-        width = channels or in_channels
+        width, dilation = self.spec.channels or in_channels, self.spec.dilation
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)]
         for _ in range(self.spec.convs - 1):
             layers += [nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)]
@@ -118,7 +130,8 @@ class RPN(nn.Module):
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())  # [N,h*w*a]
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(x), -1, 4).float())  # [N,h*w*a,4]
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
-        return Scored(logits, deltas, grid_anchors(self.anchors, image_size, sizes, device=maps[0].device))
+        anchors = grid_anchors(self.anchors, image_size, sizes, strides=self.strides, device=maps[0].device)
+        return Scored(logits, deltas, anchors)
 
     def losses(self, scored: Scored, batch: Batch) -> dict[str, Tensor]:
         """Terms ``objectness`` and ``rpn_box`` over sampled anchors (eq. 1)."""
@@ -128,7 +141,7 @@ class RPN(nn.Module):
         predicted, target = [], []
         for row, (truth, size) in enumerate(zip(batch.targets, batch.sizes, strict=True)):
             boxes = real_boxes(truth)
-            matches = self._match(boxes, anchors, size)
+            matches = self._match(boxes, ignored_boxes(truth), anchors, size)
             positive, negative = sample_balanced(matches, self.spec.samples, self.spec.positive_fraction)
             chosen.append(logits[row, torch.cat([positive, negative])])
             wanted.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
@@ -141,15 +154,16 @@ class RPN(nn.Module):
             "rpn_box": F.smooth_l1_loss(torch.cat(predicted), torch.cat(target), beta=BETA, reduction="sum") / count,
         }
 
-    def _match(self, boxes: Tensor, anchors: Tensor, size: tuple[int, int]) -> Tensor:
-        """For each anchor the index of its object among ``boxes``, or what ``match`` says of the others."""
-        if self.spec.border_anchors:
-            return match(box_iou(boxes, anchors), self.spec.positive_iou, self.spec.negative_iou)
-        height, width = size
-        inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
-        matches = torch.full((len(anchors),), BETWEEN, device=anchors.device)
-        matches[inside] = match(box_iou(boxes, anchors[inside]), self.spec.positive_iou, self.spec.negative_iou)
-        return matches
+    def _match(self, boxes: Tensor, ignored: Tensor, anchors: Tensor, size: tuple[int, int]) -> Tensor:
+        """For each anchor the index of its object among ``boxes``, BELOW for background or BETWEEN to leave it out."""
+        spec, (height, width) = self.spec, size
+        if spec.border_anchors:
+            matches = match(box_iou(boxes, anchors), spec.positive_iou, spec.negative_iou)
+        else:
+            inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+            matches = torch.full((len(anchors),), BETWEEN, device=anchors.device)
+            matches[inside] = match(box_iou(boxes, anchors[inside]), spec.positive_iou, spec.negative_iou)
+        return leave_out_crowds(matches, anchors, ignored, spec.crowd_ioa)
 
     @torch.no_grad()
     def proposals(
@@ -179,6 +193,27 @@ class RPN(nn.Module):
         return found
 
 
+def leave_out_crowds(matches: Tensor, candidates: Tensor, ignored: Tensor, crowd_ioa: float | None) -> Tensor:
+    """``matches`` [A], with BETWEEN for background that lies within ``ignored`` objects [I,4] of the image.
+
+    One of ``candidates`` [A,4] does where more than ``crowd_ioa`` of its area is in one of them; None: none does.
+    """
+    if crowd_ioa is None or len(ignored) == 0:
+        return matches
+    within = box_ioa(candidates, ignored).max(1).values
+    return torch.where((matches == BELOW) & (within > crowd_ioa), BETWEEN, matches)
+
+
 def real_boxes(truth: Target) -> Tensor:
     """The boxes [G,4] of ``truth`` that are single objects, not crowds or difficult ones."""
     return truth["boxes"][~truth["ignore"]] if "ignore" in truth else truth["boxes"]
+
+
+def ignored_boxes(truth: Target) -> Tensor:
+    """The boxes [I,4] of crowds and difficult objects in ``truth``."""
+    return truth["boxes"][truth["ignore"]] if "ignore" in truth else truth["boxes"][:0]
+
+
+def canvas_of(images: Tensor) -> tuple[int, int]:
+    """(height, width) of a batch's ``images`` [N,3,H,W], padding included."""
+    return int(images.shape[-2]), int(images.shape[-1])

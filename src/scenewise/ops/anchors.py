@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
+from scenewise.types import STRICT
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,17 @@ class AnchorSpec:
         offset: where in its cell an anchor's centre lies, in cells: 0 the upper left corner, as in torchvision,
             0.5 the middle.
         rounded: whether an anchor's corners, as seen from its centre, are rounded to whole pixels.
+        legacy: the anchors of the first release of Faster R-CNN and of Detectron, see :func:`legacy_anchors`: centred
+            in their cells, the sides of each ratio rounded at the map's stride and then enlarged to the size. Fixes
+            ``offset`` and ``rounded``.
     """
 
+    __pydantic_config__ = STRICT
     sizes: tuple[tuple[float, ...], ...]
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     offset: float = 0.0
     rounded: bool = True
+    legacy: bool = False
 
     def __post_init__(self) -> None:
         # Tuples also where a recipe gives lists, so that the spec can be hashed and compared.
@@ -46,6 +52,11 @@ class AnchorSpec:
         wrong = [value for value in (*sum(self.sizes, ()), *self.ratios) if not value > 0]
         if wrong:
             raise UsageError(f"anchors: {wrong[0]} is no size or ratio; expected numbers above 0")
+        if self.legacy and (self.offset != 0 or not self.rounded):
+            raise UsageError(
+                f"anchors: legacy fixes where anchors lie and how they are rounded, but offset is {self.offset} and "
+                f"rounded is {self.rounded}; leave both out"
+            )
 
     @property
     def per_cell(self) -> list[int]:
@@ -58,6 +69,7 @@ def grid_anchors(
     image_size: tuple[int, int],
     map_sizes: Sequence[tuple[int, int]],
     *,
+    strides: Sequence[int] | None = None,
     device: torch.device | str | None = None,
 ) -> list[Tensor]:
     """The anchors of each feature map.
@@ -65,21 +77,40 @@ def grid_anchors(
     Args:
         spec: sizes and ratios; one tuple of sizes for each map.
         image_size: (height, width) of the image, or of the padded batch.
-        map_sizes: (h, w) of each map. A map's stride is image side // map side.
+        map_sizes: (h, w) of each map. A map's stride is image side // map side, as in torchvision.
+        strides: those of the maps' network, which legacy anchors lie by.
         device: where the anchors are made.
 
     Returns:
         For each map float32 [h*w*a, 4]: row by row, within a row from left to right, within a cell all sizes of the
         first ratio, then of the second. Anchors reach over the image's borders. Equal to torchvision's
         ``AnchorGenerator`` where the offset is 0 and corners are rounded.
+
+    Raises:
+        UsageError: there are more or fewer maps than ``spec`` has tuples of sizes, or legacy anchors are asked for
+            without ``strides``.
     """
     if len(map_sizes) != len(spec.sizes):
         raise UsageError(f"anchors: sizes for {len(spec.sizes)} feature maps, but the network has {len(map_sizes)}")
     anchors = []
-    for sizes, (h, w) in zip(spec.sizes, map_sizes, strict=True):
-        stride = (image_size[0] // max(h, 1), image_size[1] // max(w, 1))
-        anchors.append(shift_anchors(_cell_anchors(spec, sizes, device), (h, w), stride, offset=spec.offset))
+    for level, (sizes, (h, w)) in enumerate(zip(spec.sizes, map_sizes, strict=True)):
+        if spec.legacy:
+            if strides is None:
+                raise UsageError("anchors: legacy anchors are rounded at the stride of each map; give the strides")
+            cell = _continuous_legacy_anchors(strides[level], sizes, spec.ratios).to(device or "cpu")
+            anchors.append(shift_anchors(cell, (h, w), (strides[level], strides[level])))
+        else:
+            stride = (image_size[0] // max(h, 1), image_size[1] // max(w, 1))
+            anchors.append(shift_anchors(_cell_anchors(spec, sizes, device), (h, w), stride, offset=spec.offset))
     return anchors
+
+
+def _continuous_legacy_anchors(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """:func:`legacy_anchors` [a,4] of ``sizes`` in pixels, in continuous coordinates: the last pixel is part of a box.
+
+    So the legacy rule's widths of x2 - x1 + 1 are x2 - x1, and overlaps and deltas are those of the release.
+    """
+    return legacy_anchors(stride, [size / stride for size in sizes], ratios) + torch.tensor([0.0, 0.0, 1.0, 1.0])
 
 
 def _cell_anchors(spec: AnchorSpec, sizes: tuple[float, ...], device: torch.device | str | None) -> Tensor:
@@ -125,7 +156,7 @@ def legacy_anchors(
     Returns:
         float32 [a,4], ratio by ratio. Corners are the first and the last pixel (inclusive); the centre is
         (stride - 1) / 2, half a pixel left of and above the middle of the cell. :func:`shift_anchors` lays them over
-        a map.
+        a map. ``AnchorSpec(legacy=True)`` gives them to a network, in continuous coordinates.
 
     The sides of the ratios are rounded at scale 1 and then enlarged, so the areas of the three ratios differ. Source:
     py-faster-rcnn, ``generate_anchors.py``; Ren et al., "Faster R-CNN", NIPS 2015, sec. 3.1.1.

@@ -9,8 +9,9 @@ map side / image side, such as 1/16.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -183,6 +184,7 @@ def pool_levels(
     method: RoITransform = "align",
     sampling: int = 2,
     aligned: bool = False,
+    reduce: Reduce | None = None,
     canonical_size: float = 224,
     canonical_level: int = 4,
 ) -> Tensor:
@@ -196,6 +198,8 @@ def pool_levels(
         method: how a box's features are taken; ``sampling`` and ``aligned`` are for "align".
         sampling: see :func:`roi_align`.
         aligned: see :func:`roi_align`.
+        reduce: what becomes of a cell's samples or pixels, their mean or maximum; None: as the method was published,
+            the mean with "align", the maximum with "pool" and "warp".
         canonical_size: see :func:`assign_levels`.
         canonical_level: see :func:`assign_levels`.
 
@@ -203,8 +207,9 @@ def pool_levels(
         [K,C,size,size]. With "align", not ``aligned``: equal to torchvision's ``MultiScaleRoIAlign``.
     """
     assert len(features) == len(scales), f"{len(features)} levels, {len(scales)} scales"
+    pool = _pooling(method, sampling, aligned, reduce)
     if len(features) == 1:
-        return _pool(features[0], boxes, size, scales[0], method, sampling, aligned)
+        return pool(features[0], boxes, size, scales[0])
     lowest = round(-math.log2(scales[0]))
     levels = [
         assign_levels(
@@ -215,7 +220,7 @@ def pool_levels(
     pooled = []
     for index, (maps, scale) in enumerate(zip(features, scales, strict=True), start=lowest):
         chosen = [b[level == index] for b, level in zip(boxes, levels, strict=True)]
-        pooled.append(_pool(maps, chosen, size, scale, method, sampling, aligned))
+        pooled.append(pool(maps, chosen, size, scale))
     if not boxes:
         return torch.cat(pooled)
     # `pooled` is sorted by level and, within one, by box: a stable sort of the levels is where each box has gone.
@@ -225,25 +230,20 @@ def pool_levels(
     return joined[order.argsort()]
 
 
-def _pool(
-    features: Tensor,
-    boxes: Sequence[Tensor],
-    size: int,
-    scale: float,
-    method: RoITransform,
-    sampling: int,
-    aligned: bool,
-) -> Tensor:
+def _pooling(
+    method: RoITransform, sampling: int, aligned: bool, reduce: Reduce | None
+) -> Callable[[Tensor, Sequence[Tensor], int, float], Tensor]:
+    """The function of features, boxes, size and scale that pools by ``method``."""
     if method == "align":
-        return roi_align(features, boxes, size, scale, sampling=sampling, aligned=aligned)
+        return functools.partial(roi_align, sampling=sampling, aligned=aligned, reduce=reduce or "mean")
     if method == "pool":
-        return roi_pool(features, boxes, size, scale)
+        return functools.partial(roi_pool, reduce=reduce or "max")
     if method == "warp":
-        return roi_warp(features, boxes, size, scale)
+        return functools.partial(roi_warp, reduce=reduce or "max")
     raise UsageError(f"RoI transform {method!r}; expected 'align', 'pool' or 'warp'")
 
 
-def roi_pool(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float) -> Tensor:
+def roi_pool(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float, *, reduce: Reduce = "max") -> Tensor:
     """RoIPool: the maximum of each of ``size`` x ``size`` cells, box and cells rounded to whole feature pixels.
 
     Args:
@@ -251,6 +251,7 @@ def roi_pool(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float)
         boxes: N times [K_i,4].
         size: cells a side.
         scale: of the feature map to the image.
+        reduce: maximum of a cell's pixels (the paper's) or their mean.
 
     Returns:
         [K,C,size,size]; cells outside the map are 0.
@@ -259,7 +260,37 @@ def roi_pool(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float)
     legacy rule, which torchvision keeps. Source: Girshick, "Fast R-CNN", ICCV 2015, sec. 2.1.
     """
     maps, rois = _prepared(features, boxes)
-    return ops.roi_pool(maps, rois, size, scale).to(features.dtype)
+    if reduce == "max":
+        return ops.roi_pool(maps, rois, size, scale).to(features.dtype)
+    height, width = maps.shape[-2:]
+    top, bottom = _whole_cells(rois[:, 2], rois[:, 4], size, scale, height)
+    left, right = _whole_cells(rois[:, 1], rois[:, 3], size, scale, width)
+    sums = _sums(maps)
+    image = rois[:, 0].to(torch.int64)[:, None, None, None]
+    channel = torch.arange(maps.shape[1], device=maps.device)[:, None, None]
+    top, bottom = top[:, None, :, None], bottom[:, None, :, None]  # [K,1,size,1]
+    left, right = left[:, None, None, :], right[:, None, None, :]
+    total = sums[image, channel, bottom, right] - sums[image, channel, top, right]  # [K,C,size,size]
+    total = total - sums[image, channel, bottom, left] + sums[image, channel, top, left]
+    count = (bottom - top).clamp(min=0) * (right - left).clamp(min=0)
+    return torch.where(count > 0, total / count.clamp(min=1), 0).to(features.dtype)
+
+
+def _whole_cells(first: Tensor, last: Tensor, size: int, scale: float, limit: int) -> tuple[Tensor, Tensor]:
+    """RoIPool's first pixel, and the pixel after the last, of each of ``size`` cells on one side: int64 [K,size]."""
+    start = _round_half_away(first * scale)[:, None]
+    step = (_round_half_away(last * scale)[:, None] - start + 1).clamp(min=1) / size
+    cell = torch.arange(size, device=first.device)
+    lower, upper = torch.floor(cell * step) + start, torch.ceil((cell + 1) * step) + start
+    return lower.clamp(0, limit).to(torch.int64), upper.clamp(0, limit).to(torch.int64)
+
+
+def _sums(maps: Tensor) -> Tensor:
+    """float64 [N,C,H+1,W+1]: the sums of all pixels of ``maps`` above and left of a place.
+
+    Any rectangle takes four look-ups; in float64, as they are differences of large numbers.
+    """
+    return F.pad(maps.double().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
 
 
 def roi_warp(features: Tensor, boxes: Sequence[Tensor], size: int, scale: float, *, reduce: Reduce = "max") -> Tensor:
@@ -329,10 +360,7 @@ def ps_roi_pool(
     height, width = maps.shape[-2:]
     top, bottom = (edge[:, None, :, None] for edge in _cell_edges(rois[:, 2], rois[:, 4], size, scale, height, rule))
     left, right = (edge[:, None, None, :] for edge in _cell_edges(rois[:, 1], rois[:, 3], size, scale, width, rule))
-    # Sums of all pixels above and left of a place, so that any rectangle takes four look-ups; in float64, as they are
-    # differences of large numbers.
-    sums = F.pad(maps.double().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
-    sums = sums.reshape(len(maps), channels, groups, groups, height + 1, width + 1)
+    sums = _sums(maps).reshape(len(maps), channels, groups, groups, height + 1, width + 1)
     image = rois[:, 0].to(torch.int64)[:, None, None, None]
     channel = torch.arange(channels, device=maps.device)[:, None, None]
     group = torch.arange(size, device=maps.device) * groups // size

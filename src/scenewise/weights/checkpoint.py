@@ -21,8 +21,10 @@ from scenewise.files.tensors import read_tensors, safetensors_header, write_tens
 from scenewise.model import Model
 from scenewise.types import InputSpec, Skeleton
 from scenewise.version import VERSION
+from scenewise.weights.older import todays_arguments, todays_tensors
 
-FORMAT = 1
+FORMAT = 2
+FORMER = (1,)  # read, too; see scenewise.weights.older
 
 
 def save_checkpoint(
@@ -68,8 +70,10 @@ def load_checkpoint(path: str | Path) -> Model:
         CheckpointError: the file is missing, cut short, not a scenewise checkpoint, or does not fit; says which.
     """
     header = read_header(path)
-    model = _build(header, path)
-    fill(model, read_tensors(path), str(path))
+    model, tensors = _build(header, path), read_tensors(path)
+    if header["format"] in FORMER:
+        tensors = todays_tensors(header["system"], tensors)
+    fill(model, tensors, str(path))
     model.info = dict(header.get("info", {}))
     model.skeleton = _skeleton(header, path)
     return model.eval()
@@ -86,9 +90,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         header = json.loads(metadata["scenewise"])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its scenewise header is not JSON ({error})") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") not in (*FORMER, FORMAT):
         found = header.get("format") if isinstance(header, dict) else header
-        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads format {FORMAT}")
+        raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads formats 1 to {FORMAT}")
     for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
         if not isinstance(header.get(key), kind):
             raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
@@ -110,8 +114,11 @@ def _build(header: dict[str, Any], path: str | Path) -> Model:
         raise CheckpointError(
             f"{path}: holds a {name!r}, which scenewise {VERSION} does not have{suggest(name, SYSTEMS)}"
         )
+    arguments = header["arguments"]
+    if header["format"] in FORMER:
+        arguments = todays_arguments(name, arguments)
     try:
-        return _made(name, header["classes"], header["arguments"], header["input"])
+        return _made(name, header["classes"], arguments, header["input"])
     except ScenewiseError as error:
         raise CheckpointError(
             f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}"

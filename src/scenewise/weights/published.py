@@ -71,15 +71,15 @@ TWO_STAGE_NAMES = (
     ("rpn.conv.", "rpn.head.conv.0.0."),
     ("rpn.objectness.", "rpn.head.cls_logits."),
     ("rpn.deltas.", "rpn.head.bbox_pred."),
-    ("head.first.", "roi_heads.box_head.fc6."),
-    ("head.second.", "roi_heads.box_head.fc7."),
-    ("classifier.", "roi_heads.box_predictor.cls_score."),
-    ("corrector.", "roi_heads.box_predictor.bbox_pred."),
+    ("box_head.body.first.", "roi_heads.box_head.fc6."),
+    ("box_head.body.second.", "roi_heads.box_head.fc7."),
+    ("box_head.classifier.", "roi_heads.box_predictor.cls_score."),
+    ("box_head.box_regressor.", "roi_heads.box_predictor.bbox_pred."),
     *((f"mask_head.layers.{2 * i}.", f"roi_heads.mask_head.{i}.0.") for i in range(4)),
     ("mask_head.layers.8.", "roi_heads.mask_predictor.conv5_mask."),
-    ("mask_head.classifier.", "roi_heads.mask_predictor.mask_fcn_logits."),
+    ("mask_head.mask_logits.", "roi_heads.mask_predictor.mask_fcn_logits."),
     ("keypoint_head.layers.", "roi_heads.keypoint_head."),
-    ("keypoint_head.enlarge.", "roi_heads.keypoint_predictor.kps_score_lowres."),
+    ("keypoint_head.keypoint_logits.", "roi_heads.keypoint_predictor.kps_score_lowres."),
 )
 # Files were published before torchvision put each convolution into a block; how their names have become today's.
 TWO_STAGE_RENAMES = (
@@ -92,11 +92,11 @@ TWO_STAGE_V2_NAMES = (
     ("features.pyramid.lateral.", "backbone.fpn.inner_blocks."),
     ("features.pyramid.output.", "backbone.fpn.layer_blocks."),
     *((f"rpn.conv.{2 * i}.", f"rpn.head.conv.{i}.0.") for i in range(2)),
-    *((f"head.layers.{3 * i + j}.", f"roi_heads.box_head.{i}.{j}.") for i in range(4) for j in range(2)),
-    ("head.first.", "roi_heads.box_head.5."),
+    *((f"box_head.body.layers.{3 * i + j}.", f"roi_heads.box_head.{i}.{j}.") for i in range(4) for j in range(2)),
+    ("box_head.body.first.", "roi_heads.box_head.5."),
     *((f"mask_head.layers.{3 * i + j}.", f"roi_heads.mask_head.{i}.{j}.") for i in range(4) for j in range(2)),
     ("mask_head.layers.12.", "roi_heads.mask_predictor.conv5_mask."),
-    *(names for names in TWO_STAGE_NAMES if names[0].startswith(("rpn.", "classifier.", "corrector.", "mask_head.c"))),
+    *(names for names in TWO_STAGE_NAMES if names[0].startswith(("rpn.", "box_head.c", "box_head.box", "mask_head.m"))),
 )
 BATCHNORM_EPS = 1e-5  # torch's default, which our backbones have
 V2 = {  # torchvision's second round of detectors: batch-norms and more convolutions
@@ -323,7 +323,11 @@ def fill_published(model: Model, tensors: Mapping[str, Tensor], row: Published, 
 
 
 # The layers whose rows are the classes: how many rows each has, and whether the background has some.
-BY_CLASS = {"classifier.": (1, True), "corrector.": (4, True), "mask_head.classifier.": (1, False)}
+BY_CLASS = {
+    "box_head.classifier.": (1, True),
+    "box_head.box_regressor.": (4, True),
+    "mask_head.mask_logits.": (1, False),
+}
 
 
 def _class_layer(key: str, row: Published) -> tuple[int, bool] | None:

@@ -14,13 +14,14 @@ from torchvision.ops import roi_pool
 from scenewise.catalog import build
 from scenewise.errors import CheckpointError, UsageError
 from scenewise.metrics.coco import CocoMetrics
+from scenewise.nn.backbone import load_vgg_layers
 from scenewise.nn.box_head import HeadSpec
 from scenewise.nn.features import FeatureSpec
 from scenewise.nn.proposals import SearchSpec
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler
+from scenewise.nn.roi_heads import DetectionSpec, HardExamples, RoISampler
 from scenewise.ops.anchors import AnchorSpec, grid_anchors
 from scenewise.ops.boxes import clip_boxes
-from scenewise.systems.detection.fast_rcnn import FastRCNN, load_vgg_layers, truncated, truncated_svd
+from scenewise.systems.detection.fast_rcnn import FastRCNN, truncated, truncated_svd
 from scenewise.types import InputSpec
 from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.systems.detection.learning import CLASSES, batch_of, empty, scenes, score, train
@@ -59,20 +60,20 @@ def test_the_head_equals_torchvisions_with_the_same_weights(samples):
         sampler=RoISampler(samples=64),  # torchvision has no lowest IoU
         detections=DetectionSpec(score=0.12, nms_iou=0.3, count=50),
     )
-    nn.init.normal_(model.classifier.weight, std=2.0)
-    nn.init.normal_(model.corrector.weight, std=0.5)
+    nn.init.normal_(model.box_head.classifier.weight, std=2.0)
+    nn.init.normal_(model.box_head.box_regressor.weight, std=0.5)
     head, predictor = TwoMLPHead(512 * 9, 32), FastRCNNPredictor(32, len(CLASSES) + 1)
     for theirs, ours in (
-        (head.fc6, model.head.first),
-        (head.fc7, model.head.second),
-        (predictor.cls_score, model.classifier),
-        (predictor.bbox_pred, model.corrector),
+        (head.fc6, model.box_head.body.first),
+        (head.fc7, model.box_head.body.second),
+        (predictor.cls_score, model.box_head.classifier),
+        (predictor.bbox_pred, model.box_head.box_regressor),
     ):
         theirs.load_state_dict(ours.state_dict())
     reference = RoIHeads(_RoIPool(), head, predictor, 0.5, 0.5, 64, 0.25, None, 0.12, 0.3, 50)
     batch = batch_of(samples)
     maps = {"0": model.features(model.pixels(batch))[0]}
-    wanted, _ = reference.eval()(maps, batch.proposals, batch.sizes)
+    wanted, _ = reference.eval()(maps, batch.inputs["proposals"], batch.sizes)
     assert sum(len(image["boxes"]) for image in wanted) > 10
     for found, image in zip(model.predict(batch), wanted, strict=True):
         torch.testing.assert_close(found.boxes, image["boxes"], rtol=1e-4, atol=1e-3)
@@ -80,7 +81,7 @@ def test_the_head_equals_torchvisions_with_the_same_weights(samples):
         assert torch.equal(found.labels, image["labels"] - 1)  # theirs count the background
     targets = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in batch.targets]
     torch.manual_seed(1)
-    _, terms = reference.train()(maps, batch.proposals, batch.sizes, targets)
+    _, terms = reference.train()(maps, batch.inputs["proposals"], batch.sizes, targets)
     torch.manual_seed(1)
     ours = model.losses(batch)
     torch.testing.assert_close(ours["class"], terms["loss_classifier"])
@@ -89,12 +90,12 @@ def test_the_head_equals_torchvisions_with_the_same_weights(samples):
 
 def test_its_defaults_are_the_papers(monkeypatch):
     """VGG16's conv5 at stride 16, 7 x 7 cells, background between 0.1 and 0.5."""
-    monkeypatch.setattr("scenewise.systems.detection.fast_rcnn.VGG_HEAD", HeadSpec(channels=16, dropout=0.5))
+    monkeypatch.setattr("scenewise.nn.box_head.VGG_HEAD", HeadSpec(channels=16, dropout=0.5))
     model = build("fast-rcnn", ["a"])
     assert model.features.strides == (16,)
     assert model.features(torch.rand(1, 3, 32, 48))[0].shape == (1, 512, 2, 3)
-    assert model.head.first.weight.shape == (16, 512 * 7 * 7)
-    assert (model.roi, model.beta, model.sampler.samples) == ("pool", 1.0, 64)
+    assert model.box_head.body.first.weight.shape == (16, 512 * 7 * 7)
+    assert (model.pooler.method, model.beta, model.sampler.samples) == ("pool", 1.0, 64)
     assert (model.sampler.lowest_iou, model.sampler.positive_fraction) == (0.1, 0.25)
 
 
@@ -107,8 +108,8 @@ def test_a_vggs_own_layers_are_the_heads_start(tmp_path):
     assert set(state) <= names
     save_file(state, tmp_path / "vgg.safetensors")
     model = model_of()
-    head = type(model.head)(2 * 9, 6)
-    load_vgg_layers(head, "vgg11", str(tmp_path / "vgg.safetensors"))
+    head = type(model.box_head.body)(2 * 9, 6)
+    load_vgg_layers((head.first, head.second), "vgg11", str(tmp_path / "vgg.safetensors"))
     x = torch.randn(4, 2, 3, 3)
     hidden = nn.functional.conv2d(x, state["pre_logits.fc1.weight"], state["pre_logits.fc1.bias"]).relu()
     want = nn.functional.conv2d(hidden, state["pre_logits.fc2.weight"], state["pre_logits.fc2.bias"]).relu()
@@ -116,7 +117,7 @@ def test_a_vggs_own_layers_are_the_heads_start(tmp_path):
     del state["pre_logits.fc2.bias"]
     save_file(state, tmp_path / "less.safetensors")
     with pytest.raises(CheckpointError, match=r"less.safetensors: pre_logits.fc2.bias: lacks it"):
-        load_vgg_layers(head, "vgg11", str(tmp_path / "less.safetensors"))
+        load_vgg_layers((head.first, head.second), "vgg11", str(tmp_path / "less.safetensors"))
 
 
 def test_truncated_svd_is_the_nearest_of_its_rank():
@@ -137,7 +138,10 @@ def test_a_truncated_model_is_smaller_and_with_all_its_ranks_equal(samples, tmp_
     whole = model.probe(batch)
     torch.testing.assert_close(truncated(model, (32, 32)).probe(batch), whole, rtol=1e-3, atol=1e-4)
     short = truncated(model, (4, 3))
-    assert sum(p.numel() for p in short.head.parameters()) < sum(p.numel() for p in model.head.parameters()) / 5
+    assert (
+        sum(p.numel() for p in short.box_head.parameters())
+        < sum(p.numel() for p in model.box_head.body.parameters()) / 5
+    )
     assert not torch.allclose(short.probe(batch), whole)
     save_checkpoint(short, tmp_path / "short.safetensors", terms="none")
     assert torch.equal(load_checkpoint(tmp_path / "short.safetensors").probe(batch), short.probe(batch))
@@ -154,6 +158,8 @@ def test_a_truncated_model_is_smaller_and_with_all_its_ranks_equal(samples, tmp_
         {"design": "fpn", "features": FeatureSpec(channels=16, frozen_norm=False)},
         {"features": FeatureSpec(output_stride=8, frozen_norm=False)},
         {"ranks": (4, 4)},
+        {"hard_examples": HardExamples(8, nms_iou=0.7)},
+        {"head": HeadSpec(channels=16, size=3, reduce="mean")},
     ],
 )
 def test_it_trains_and_predicts_with_each_option(samples, options):
@@ -171,24 +177,24 @@ def test_it_trains_and_predicts_with_each_option(samples, options):
     assert [p.size for p in model.eval().predict(batch)] == batch.sizes
 
 
-def test_the_corrections_learn_with_the_network_beside_it_or_not_at_all(samples):
+def test_the_deltas_learn_with_the_network_beside_it_or_not_at_all(samples):
     batch = batch_of(samples)
     reached = {}
     for choice in ("joint", "stage-wise", "none"):
         model = model_of(box_regression=choice)
-        nn.init.normal_(model.corrector.weight)
+        nn.init.normal_(model.box_head.box_regressor.weight)
         terms = model.losses(batch)
         if choice == "none":
             assert sorted(terms) == ["class"]
-            assert all(p.grad is None for p in model.corrector.parameters())
+            assert all(p.grad is None for p in model.box_head.box_regressor.parameters())
             given = {tuple(box) for box in GRID.tolist()}
             boxes = torch.cat([p.boxes for p in model.predict(batch)])
             assert len(boxes)
             assert all(tuple(box) in given for box in boxes.tolist())
         else:
             terms["box"].backward()
-            assert model.corrector.weight.grad.any()
-            reached[choice] = model.head.first.weight.grad is not None
+            assert model.box_head.box_regressor.weight.grad.any()
+            reached[choice] = model.box_head.body.first.weight.grad is not None
     assert reached == {"joint": True, "stage-wise": False}
 
 
@@ -203,13 +209,13 @@ def test_images_without_proposals_are_searched():
     batch = batch_of(scenes(1, "train"))
     boxes = model._proposals(batch)[0]
     assert 1 <= len(boxes) <= 30
-    assert len(model.predict(batch)[0]) > 0
+    assert len(model.predict(batch)[0].boxes) > 0
 
 
 def test_ranks_of_a_stage_are_refused():
-    with pytest.raises(UsageError, match="ranks are for fully-connected layers"):
+    with pytest.raises(UsageError, match="ranks are for two fully-connected layers; head kind 'stage' has none"):
         model_of(design="c4", ranks=(4, 4))
-    with pytest.raises(UsageError, match="head kind 'stage' has none"):
+    with pytest.raises(UsageError, match="truncated SVD is for two fully-connected layers"):
         truncated(model_of(design="c4"))
 
 

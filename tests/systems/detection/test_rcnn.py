@@ -54,7 +54,7 @@ def squares(seed: int, count: int = 2) -> Batch:
         images.append(image.clamp(0, 1))
         targets.append({"boxes": boxes.float(), "labels": labels})
     batch = Batch.of(images, targets)
-    batch.proposals = proposals
+    batch.inputs["proposals"] = proposals
     return batch
 
 
@@ -154,10 +154,12 @@ def test_finish_fits_svms_that_find_the_objects_and_regressions_that_mend_the_bo
     assert average_precision_50(model, held_out) >= 0.9
     # pairs of proposals and objects: regressed boxes lie nearer on average
     errors = []
-    for image, boxes, target in zip(model._images(held_out), held_out.proposals, held_out.targets, strict=True):
+    for image, boxes, target in zip(
+        model._images(held_out), held_out.inputs["proposals"], held_out.targets, strict=True
+    ):
         near, index = box_iou(target["boxes"], boxes).max(0)
         chosen = near > 0.6
-        deltas = model._judge(image, boxes[chosen])[1].view(-1, 3, 4)
+        deltas = model._classify(image, boxes[chosen])[1].view(-1, 3, 4)
         label = target["labels"][index[chosen]] + 1
         wanted = encode_boxes(target["boxes"][index[chosen]], boxes[chosen])
         mine = deltas[torch.arange(len(label)), label]
@@ -179,7 +181,7 @@ def test_svm_examples_follow_the_ious_of_the_paper(monkeypatch):
     batch.targets[0]["ignore"] = torch.tensor([False, True])
     model = simple()
     model.finish([batch])
-    iou = box_iou(batch.targets[0]["boxes"], batch.proposals[0])
+    iou = box_iou(batch.targets[0]["boxes"], batch.inputs["proposals"][0])
     assert [len(p) for p in fits] == [1, 0]
     counts = [len(x[0]) for x in seen.values()]
     assert counts == [int((iou < 0.3).all(0).sum()), 40]  # no object of the second class: all are negatives
@@ -196,7 +198,7 @@ def test_a_class_without_examples_is_never_found():
     model = simple()
     model.finish([batch])
     assert all((p.labels == 0).all() for p in model.predict(batch))
-    assert sum(len(p) for p in model.predict(batch)) > 0
+    assert sum(len(p.boxes) for p in model.predict(batch)) > 0
 
 
 def test_softmax_head_keeps_the_networks_scores():
@@ -246,20 +248,35 @@ def test_images_without_objects_or_proposals():
     batch = Batch.of([torch.full((3, 40, 40), 0.5)] * 2, [target] * 2)
     assert torch.isfinite(model.losses(batch)["class"])
     model.finish([batch])
-    assert [len(p) for p in model.eval().predict(batch)] == [0, 0]  # nothing is known of any class
+    assert [len(p.boxes) for p in model.eval().predict(batch)] == [0, 0]  # nothing is known of any class
+
+
+def test_a_vggs_fc6_and_fc7_are_the_start_of_its_own(monkeypatch):
+    """With the paper's sizes, and with weights."""
+    monkeypatch.setattr("scenewise.nn.backbone.load_backbone_weights", lambda backbone, weights: None)
+    taken = []
+    monkeypatch.setattr("scenewise.systems.detection.rcnn.load_vgg_layers", lambda *given: taken.append(given))
+    vgg = {"backbone": "vgg16", "pool_size": 7, "hidden": (4096, 4096)}
+    with torch.device("meta"):
+        model = build("rcnn", ["a"], **vgg, backbone_weights="vgg.safetensors")
+        assert taken == [(list(model.hidden), "vgg16", "vgg.safetensors")]
+        assert [layer.weight.shape for layer in model.hidden] == [(4096, 512 * 49), (4096, 4096)]
+        build("rcnn", ["a"], **vgg)
+        build("rcnn", ["a"], **{**vgg, "hidden": (64, 32)}, backbone_weights="vgg.safetensors")
+    assert len(taken) == 1
 
 
 def test_proposals_come_with_the_images_or_are_searched_for():
     batch = squares(0)
     spec = SearchSpec(width=None, min_side=4)
-    assert all(torch.equal(a, b) for a, b in zip(proposals_of(batch, spec), batch.proposals, strict=True))
-    batch.proposals = []
+    assert all(torch.equal(a, b) for a, b in zip(proposals_of(batch, spec), batch.inputs["proposals"], strict=True))
+    batch.inputs = {}
     for boxes, target in zip(proposals_of(batch, spec), batch.targets, strict=True):
         assert box_iou(target["boxes"], boxes).amax(1).min() > 0.5
-    batch.proposals = [torch.zeros(1, 4)]
+    batch.inputs["proposals"] = [torch.zeros(1, 4)]
     with pytest.raises(UsageError, match="1 of 2 images come with proposals"):
         proposals_of(batch, spec)
-    batch.proposals = [torch.zeros(0, 4)] * 2
+    batch.inputs["proposals"] = [torch.zeros(0, 4)] * 2
     assert proposals_of(batch, spec)[1].tolist() == [[0, 0, 64, 48]]
 
 
@@ -276,7 +293,7 @@ def scenes(split: str, count: int, spec: SearchSpec) -> list[Batch]:
     data = open_data(f"scenes:count={count},size=96x96,objects=3,fields=boxes", split)
     batches = [Batch.of([image], [target]) for image, target in (plain(*data[i]) for i in range(count))]
     for batch in batches:
-        batch.proposals = proposals_of(batch, spec)
+        batch.inputs["proposals"] = proposals_of(batch, spec)
     return batches
 
 

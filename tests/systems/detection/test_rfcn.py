@@ -13,6 +13,7 @@ from scenewise.catalog import build
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.nn.features import FeatureSpec
+from scenewise.nn.roi_heads import HardExamples
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.systems.detection.rfcn import RFCN, position_sensitive_crop
@@ -24,9 +25,8 @@ SMALL = {
     "features": FeatureSpec(frozen_norm=False),
     "channels": 32,
     "k": 3,
-    "rpn_channels": 32,
     "anchors": AnchorSpec(sizes=((16.0, 32.0, 64.0),)),
-    "proposals": ProposalSpec(train_after_nms=50, after_nms=50),
+    "proposals": ProposalSpec(train_after_nms=50, after_nms=50, channels=32),
     "input": InputSpec(size_divisor=32),
 }
 BOXES = torch.tensor([[8.0, 10, 60, 50], [0, 0, 96, 64], [30.5, 20.5, 34, 60], [70, 30, 95, 63]])
@@ -134,7 +134,14 @@ def test_hard_examples_are_the_costliest_of_all_proposals(samples):
 
 
 @pytest.mark.parametrize(
-    "options", [{"bins": "release"}, {"bins": "crop", "crop_samples": 2}, {"k": 7}, {"hard_examples": None}]
+    "options",
+    [
+        {"bins": "release"},
+        {"bins": "crop", "crop_samples": 2},
+        {"k": 7},
+        {"hard_examples": None},
+        {"hard_examples": HardExamples(8, nms_iou=0.7)},
+    ],
 )
 def test_it_trains_and_predicts_with_each_option(samples, options):
     """Also where an image has no objects, and where none of a batch has any."""
@@ -164,6 +171,16 @@ def test_box_weight_scales_the_box_terms(samples):
     assert terms[1]["class"] == terms[0]["class"]
 
 
+def test_beta_is_where_the_box_loss_turns_straight(samples):
+    batch, terms = batch_of(samples), []
+    for beta in (0.1, 1.0):
+        model = model_of(beta=beta)
+        torch.manual_seed(0)
+        terms.append(model.losses(batch))
+    assert terms[0]["box"] > terms[1]["box"] > 0
+    assert terms[0]["class"] == terms[1]["class"]
+
+
 def test_a_backbone_of_another_depth_fits():
     model = model_of(backbone="resnet18")
     assert model.features.channels == 512
@@ -184,9 +201,8 @@ def test_it_learns_to_find_the_things_of_scenes():
         features=FeatureSpec(frozen_norm=False, frozen_levels=0, output_stride=8),
         channels=128,
         bins="crop",
-        rpn_channels=64,
         anchors=AnchorSpec(sizes=((16.0, 32.0, 64.0, 110.0),)),
-        proposals=ProposalSpec(train_before_nms=600, train_after_nms=200, before_nms=600, after_nms=100),
+        proposals=ProposalSpec(train_before_nms=600, train_after_nms=200, before_nms=600, after_nms=100, channels=64),
         hard_examples=64,
         input=InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size_divisor=32),
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from scenewise.engine.predict import predict, predict_images
+from scenewise.catalog import build
+from scenewise.engine.predict import Predictor, predict
 from scenewise.errors import UsageError
-from scenewise.systems.instance.mask_rcnn import MaskSpec, boundary_loss
-from tests.systems.options import SCENES, small, trains_and_predicts
+from scenewise.systems.instance.mask_rcnn import MaskSpec, boundary_loss, suppress_masks
+from scenewise.types import Output
+from tests.systems.options import SCENES, scenes_batch, small, trains_and_predicts
 from tests.systems.torchvision_twins import assert_same_detections, both_losses, photographs, reference, twin
 
 NAME = "maskrcnn"
@@ -44,8 +48,7 @@ def test_a_padded_batch_of_coco(shared_data):
 
     files = sorted((shared_data("coco_mini") / "val2017").glob("*.jpg"))[:2]
     images = [pil_to_tensor(Image.open(file).convert("RGB")) for file in files]
-    model = twin(NAME)
-    found = predict_images(model.predict, model.input, images)
+    found = Predictor(twin(NAME))(images)
     for one, expected in zip(found, reference(NAME)([image / 255 for image in images]), strict=True):
         assert_same_detections(NAME, expected, one)
         assert_same_masks(expected, one)
@@ -67,6 +70,7 @@ OPTIONS = {
     "softmax": {"mask": {**NARROW, "output": "softmax"}},
     "agnostic": {"mask": {**NARROW, "class_agnostic": True}},
     "fully connected": {"mask": {"head": "mlp", "size": 14}},
+    "three fully connected": {"mask": {"head": "mlp", "size": 14, "hidden": 3}},
     "large": {"mask": {**NARROW, "size": 28, "convs": 0}},
     "intermediate": {"mask": {**NARROW, "features": "intermediate"}},
     "intermediate, c4": {"design": "c4", "mask": {**NARROW, "features": "intermediate", "intermediate_stride": 4}},
@@ -75,6 +79,15 @@ OPTIONS = {
     "RoIPool": {"roi": "pool", "mask": NARROW},
     "RoIWarp": {"roi": "warp", "mask": NARROW},
     "OHEM": {"hard_examples": 8, "mask": NARROW},
+    "RoIAlign, maximum": {"head": {"reduce": "max"}, "mask": {**NARROW, "features": "intermediate"}},
+    "mask suppression": {"mask": {**NARROW, "nms_iou": 0.3}},
+    "keypoints, too": {"mask": NARROW, "keypoints": {"count": 14, "convs": 1, "channels": 8, "size": 28}},
+    "keypoints, c4": {
+        "design": "c4",
+        "backbone": "resnet18",
+        "mask": NARROW,
+        "keypoints": {"count": 14, "convs": 1, "channels": 8, "size": 28},
+    },
 }
 
 
@@ -84,16 +97,96 @@ def test_options(name):
     terms, found = trains_and_predicts(small("mask-rcnn", **options))
     mask = options["mask"]
     expected = {"objectness", "rpn_box", "class", "box", "mask"} | ({"boundary"} if mask.get("boundary") else set())
+    expected |= {"keypoints"} & set(options)
     assert set(terms) == expected
     assert all(terms[name] > 0 for name in expected - {"box", "rpn_box"})
-    assert found.roi_masks.shape == (len(found), mask["size"], mask["size"])
+    assert found.roi_masks.shape == (len(found.boxes), mask["size"], mask["size"])
     assert ((found.roi_masks >= 0) & (found.roi_masks <= 1)).all()
+    if "keypoints" in options:
+        assert found.keypoints.shape == (len(found.boxes), 14, 3)
+
+
+@torch.no_grad()
+def test_the_branches_of_one_network_are_those_of_two():
+    """With one another's weights, masks are those of Mask R-CNN and keypoints those of Keypoint R-CNN (sec. 5)."""
+    keypoints = {"count": 14, "convs": 1, "channels": 8, "size": 28}
+    both = small("mask-rcnn", mask=NARROW, keypoints=keypoints).eval()
+    masks, poses = small("mask-rcnn", mask=NARROW).eval(), small("keypoint-rcnn", keypoints=keypoints).eval()
+    state = both.state_dict()
+    for one in (masks, poses):
+        one.load_state_dict({key: state[key] for key in one.state_dict()})
+    assert set(state) == {*masks.state_dict(), *poses.state_dict()}
+    batch = scenes_batch()
+    for found, mask, pose in zip(both.predict(batch), masks.predict(batch), poses.predict(batch), strict=True):
+        assert torch.equal(found.boxes, mask.boxes)
+        assert torch.equal(found.roi_masks, mask.roi_masks)
+        assert torch.equal(found.keypoints, pose.keypoints)
+    assert both.needs == masks.needs | poses.needs == {"boxes", "labels", "masks", "keypoints"}
+    assert both.fills == masks.fills | poses.fills
+
+
+@torch.no_grad()
+def test_masks_that_overlap_are_suppressed():
+    """Of two objects of a class with one mask, the better stays; another class's is no rival."""
+    boxes = torch.tensor([[8.0, 8, 40, 40], [9, 8, 41, 40], [8, 8, 40, 40], [60, 8, 90, 40]])
+    labels, scores = torch.tensor([0, 0, 1, 0]), torch.tensor([0.9, 0.8, 0.7, 0.6])
+    found = Output((64, 96), boxes=boxes, labels=labels, scores=scores, roi_masks=torch.ones(4, 14, 14))
+    left = suppress_masks(found, 0.5)
+    assert torch.equal(left.scores, scores[[0, 2, 3]])
+    assert torch.equal(left.boxes, boxes[[0, 2, 3]])
+    assert left.labels.tolist() == [0, 1, 0]
+    assert left.roi_masks.shape == (3, 14, 14)
+    assert torch.equal(suppress_masks(found, 0.99).scores, scores)
+    assert (
+        len(
+            suppress_masks(
+                dataclasses.replace(
+                    found, **{name: getattr(found, name)[:0] for name in ("boxes", "labels", "scores", "roi_masks")}
+                ),
+                0.5,
+            ).boxes
+        )
+        == 0
+    )
+
+
+@torch.no_grad()
+def test_a_model_suppresses_its_masks():
+    """Boxes that overlap are kept (nms_iou 1), so that their masks are rivals; keypoints are of the boxes left."""
+    boxes = {
+        "detections": {"nms_iou": 1.0, "count": 20},
+        "keypoints": {"count": 14, "convs": 1, "channels": 8, "size": 28},
+    }
+    plain = small("mask-rcnn", mask=NARROW, **boxes).eval()
+    strict = small("mask-rcnn", mask={**NARROW, "nms_iou": 0.2}, **boxes).eval()
+    for head in (plain.mask_head, strict.mask_head):
+        torch.nn.init.constant_(head.mask_logits.bias, 5.0)  # masks that fill their boxes
+    batch = scenes_batch()
+    for every, left in zip(plain.predict(batch), strict.predict(batch), strict=True):
+        assert 0 < len(left.boxes) < len(every.boxes)
+        assert torch.equal(left.boxes, suppress_masks(every, 0.2).boxes)
+        assert len(left.keypoints) == len(left.boxes)
+
+
+def test_one_map_has_the_papers_defaults():
+    """Fifteen anchors, 300 proposals, 64 boxes per image; C4 has masks of 14 x 14, C5 a stride of 32."""
+    with torch.device("meta"):
+        for design, stride, size in (("c4", 16, 14), ("c5", 32, 28)):
+            model = build("mask-rcnn", ["a"], design=design)
+            assert model.features.strides == (stride,)
+            assert model.rpn.objectness.out_channels == 15
+            assert (model.rpn.spec.train_after_nms, model.rpn.spec.after_nms) == (2000, 300)
+            assert model.sampler.samples == 64
+            assert model.mask_head.spec.size == size
+            assert (model.input.short_side, model.input.long_side) == (800, 1333)
+            finer = build("mask-rcnn", ["a"], design=design, mask={"convs": 2}, features={"frozen_levels": 1})
+            assert (finer.mask_head.spec.size, finer.features.strides) == (size, (stride,))
 
 
 def test_outputs_of_the_mask_branch():
     classes = len(SCENES.classes)
     for mask, outputs in (({}, classes), ({"output": "softmax"}, classes + 1), ({"class_agnostic": True}, 1)):
-        assert small("mask-rcnn", mask=mask).mask_head.classifier.out_channels == outputs
+        assert small("mask-rcnn", mask=mask).mask_head.mask_logits.out_channels == outputs
 
 
 def test_softmax_masks_compete():
@@ -118,5 +211,11 @@ def test_errors():
         MaskSpec(size=15)
     with pytest.raises(UsageError, match="mask: output 'softmax' lets classes compete"):
         MaskSpec(output="softmax", class_agnostic=True)
-    with pytest.raises(UsageError, match="mask: boundary needs head 'fcn'"):
+    with pytest.raises(UsageError, match="mask: boundary is true and head is 'mlp'; a boundary needs head 'fcn'"):
         small("mask-rcnn", mask={"head": "mlp", "boundary": True})
+    with pytest.raises(UsageError, match="mask: boundary_fusion is true and boundary is false"):
+        small("mask-rcnn", mask={"boundary_fusion": True})
+    with pytest.raises(
+        UsageError, match=r"loss_weights has 'boundary'; .*known: objectness, rpn_box, class, box, mask$"
+    ):
+        small("mask-rcnn", loss_weights={"boundary": 2.0})  # it is no term of a model that learns none

@@ -7,7 +7,7 @@ import torch
 
 from scenewise.engine.predict import predict
 from scenewise.errors import UsageError
-from scenewise.systems.pose.keypoint_rcnn import KeypointSpec
+from scenewise.nn.keypoint_head import KeypointSpec
 from tests.systems.options import scenes_batch, small, trains_and_predicts
 from tests.systems.torchvision_twins import SIDE, assert_same_detections, both_losses, photographs, reference, twin
 
@@ -46,7 +46,7 @@ OPTIONS = {
 def test_options(name):
     terms, found = trains_and_predicts(small("keypoint-rcnn", **OPTIONS[name]))
     assert terms["keypoints"] > 0
-    assert found.keypoints.shape == (len(found), 14, 3)
+    assert found.keypoints.shape == (len(found.boxes), 14, 3)
 
 
 @torch.no_grad()
@@ -62,5 +62,5 @@ def test_shift():
 def test_errors():
     with pytest.raises(UsageError, match="keypoints: size is 30; expected a multiple of 4"):
         KeypointSpec(size=30)
-    with pytest.raises(UsageError, match=r"image .* has 14 keypoints an object; the model's keypoints\.count is 17"):
+    with pytest.raises(UsageError, match=r"image .* has 14 keypoints per object; the model's keypoints\.count is 17"):
         small("keypoint-rcnn").losses(scenes_batch())

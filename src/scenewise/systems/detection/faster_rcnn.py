@@ -2,8 +2,9 @@
 
 Ren, He, Girshick and Sun, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NIPS 2015,
 https://arxiv.org/abs/1506.01497; its feature pyramid: Lin et al., CVPR 2017, https://arxiv.org/abs/1612.03144.
-In order of the papers: features (``nn/features.py``), proposals (sec. 3.1, ``nn/rpn.py``), what is read from each box,
-and its class and correction (sec. 3.2; Fast R-CNN, ``nn/roi_heads.py``).
+In order of the papers: features (``nn/features.py``), proposals (sec. 3.1, ``nn/rpn.py``), each box's class and deltas
+(sec. 3.2; Fast R-CNN, ``nn/box_head.py``, ``nn/roi_heads.py``). Mask R-CNN and Keypoint R-CNN pass further branches to
+the same network (``nn/branches.py``).
 Where we differ: both stages are trained at once, without gradients through the proposals' coordinates (the papers'
 approximate joint training); images are normalised by ImageNet's mean and standard deviation.
 
@@ -13,57 +14,91 @@ Shapes: N images, L levels, R boxes of all images together, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scenewise.errors import UsageError, suggest
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
-from scenewise.nn.box_head import BoxHead, ConvolutionsThenLinear, FullyConnected, HeadSpec, StageFeatures
+from scenewise.nn.box_head import BoxHead, HeadSpec, RoIPooler, usual_head
+from scenewise.nn.branches import Branch, BranchFeatures, BranchSpec, with_branches
 from scenewise.nn.features import Design, Features, FeatureSpec
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled, detections, sample_rois, second_stage_losses
-from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec
+from scenewise.nn.roi_heads import (
+    DetectionSpec,
+    HardExamples,
+    RoISampler,
+    detections,
+    probe_boxes,
+    sample_rois,
+    second_stage_losses,
+)
+from scenewise.nn.rpn import (
+    BETA,
+    ONE_MAP_ANCHORS,
+    ONE_MAP_PROPOSALS,
+    PYRAMID_ANCHORS,
+    RPN,
+    ProposalSpec,
+    Scored,
+    canvas_of,
+)
 from scenewise.ops.anchors import AnchorSpec
-from scenewise.ops.roi import RoITransform, pool_levels
+from scenewise.ops.roi import RoITransform
 from scenewise.types import Batch, InputSpec, Interface, Output
+
+TERMS = ("objectness", "rpn_box", "class", "box")
+PYRAMID = {  # Lin et al., sec. 4 and 5, with the numbers of proposals of Detectron
+    "anchors": PYRAMID_ANCHORS,
+    "proposals": ProposalSpec(),
+    "sampler": RoISampler(),
+    "detections": DetectionSpec(),
+}
+ONE_MAP = {  # Ren et al., sec. 3.3; 128 boxes per image and the suppression at 0.3 are Fast R-CNN's
+    "anchors": ONE_MAP_ANCHORS,
+    "proposals": ONE_MAP_PROPOSALS,
+    "sampler": RoISampler(samples=128),
+    "detections": DetectionSpec(nms_iou=0.3),
+}
 
 
 class FasterRCNN(Model):
-    """Two stages: a region proposal network, then a class and a corrected box for each proposal.
+    """Two stages: a region proposal network, then a class and a box for each proposal.
 
-    With its defaults it is torchvision's ``fasterrcnn_resnet50_fpn``.
+    With its defaults it is torchvision's ``fasterrcnn_resnet50_fpn``; on one map, its defaults are the first paper's.
 
     Args:
         classes: names of the classes, in label order.
         backbone: a timm feature extractor.
-        backbone_weights: ``"imagenet"``, a local file, or None for random weights.
+        backbone_weights: ``"imagenet"``, a local file, or None for random weights. On one map a VGG's give the two
+            fully-connected layers their start, too, where ``head`` has the paper's sizes (7 cells, 4096 channels).
         design: ``"fpn"``, a pyramid; ``"c4"``, one map, and the network's last stage on each box; ``"c5"``, one map,
             the network's last, dilated to ``features.output_stride``.
-        features: the maps that are read: strides, widths, what is frozen.
-        anchors: their sizes, one entry a map (a pyramid has one more than ``features.strides``), and ratios.
-        proposals: how the region proposal network is trained and read out.
-        roi: how a box's features are read: RoIAlign, RoIPool or RoIWarp.
-        head: what is read from each box, and what judges it.
+        features: the maps of the backbone: strides, widths, what is frozen.
+        anchors: their sizes, one entry per map (a pyramid has one more than ``features.strides``), and ratios.
+        proposals: the region proposal network, how it is trained and which boxes it returns.
+        roi: how a box's features are pooled: RoIAlign, RoIPool (the first paper's) or RoIWarp.
+        head: what is pooled from each box, and the layers that its class and deltas come from.
         sampler: which proposals the second stage is trained on.
-        hard_examples: train the second stage only on so many boxes an image, those with the largest loss (OHEM).
-        loss_weights: factors on the loss terms ``objectness``, ``rpn_box``, ``class``, ``box``.
-        detections: which boxes are given out.
-        input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
+        hard_examples: train the second stage only on so many boxes per image, those with the largest loss (OHEM).
+        beta: where the second stage's smooth L1 loss turns from square to straight; the first paper's is 1.
+        loss_weights: factors on the loss terms, by their names: ``objectness``, ``rpn_box``, ``class``, ``box`` and
+            those of the branches.
+        detections: which boxes are returned.
+        input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels;
+            Faster R-CNN on one map with 600 and at most 1000.
     """
 
     @classmethod
     def interface(cls, **arguments: Any) -> Interface:
         """What it reads and returns, whatever its arguments."""
-        return Interface(needs=frozenset({"boxes", "labels"}), fills=frozenset({"boxes", "labels", "scores"}))
-
-    terms: ClassVar[tuple[str, ...]] = ("objectness", "rpn_box", "class", "box")
-    intermediate: int | None = None  # the stride of the map that a branch of a subclass reads besides
+        return with_branches()
 
     def __init__(
         self,
         classes: tuple[str, ...],
+        _branches: Sequence[BranchSpec] = (),
         *,
         backbone: str = "resnet50",
         backbone_weights: str | None = None,
@@ -74,106 +109,112 @@ class FasterRCNN(Model):
         roi: RoITransform = "align",
         head: HeadSpec | None = None,
         sampler: RoISampler | None = None,
-        hard_examples: int | None = None,
+        hard_examples: int | HardExamples | None = None,
+        beta: float = BETA,
         loss_weights: Mapping[str, float] = {},
         detections: DetectionSpec | None = None,
         input: InputSpec | None = None,
     ) -> None:
-        super().__init__(classes, input or backbone_input(backbone, short_side=800, long_side=1333, size_divisor=32))
+        default = self.defaults(backbone=backbone, design=design)
+        super().__init__(classes, input or backbone_input(backbone, size_divisor=32, **default["resize"]))
+        spec = features or default["features"]
+        wanted = [branch.intermediate for branch in _branches if branch.intermediate is not None]
         self.features = Features(
-            backbone, weights=backbone_weights, design=design, spec=features, intermediate=self.intermediate
+            backbone, weights=backbone_weights, design=design, spec=spec, intermediate=wanted[0] if wanted else None
         )
-        anchors = anchors or (PYRAMID_ANCHORS if design == "fpn" else SINGLE_MAP_ANCHORS)
-        if len(anchors.sizes) != self.features.count:
-            raise UsageError(
-                f"anchors: sizes has {len(anchors.sizes)} entries; expected {self.features.count}, one for each map"
-            )
-        self.rpn = RPN(self.features.channels, anchors, proposals)
-        self.roi, self.read = roi, head or HeadSpec()
-        staged = design == "c4" and hasattr(self.features.backbone.network, "layer1")  # as ResNets call their stages
-        kind = self.read.kind or ("stage" if staged else "fc")
-        self.roi_size = self.read.size or (14 if kind == "stage" else 7)
-        if kind == "stage":
-            norm = features.frozen_norm if features else True
-            self.head: BoxHead = StageFeatures(backbone, backbone_weights, norm)
-        elif kind == "conv":
-            self.head = ConvolutionsThenLinear(self.features.channels, self.roi_size, self.read)
-        else:
-            self.head = FullyConnected(self.features.channels * self.roi_size**2, self.read.channels, self.read.dropout)
-        outputs = 1 if self.read.class_agnostic else len(self.classes) + 1
-        self.classifier = nn.Linear(self.head.channels, len(self.classes) + 1)
-        self.corrector = nn.Linear(self.head.channels, 4 * outputs)
-        self.sampler, self.hard_examples = sampler or RoISampler(), hard_examples
-        self.detections = detections or DetectionSpec()
-        unknown = sorted(set(loss_weights) - set(self.terms))
+        self.rpn = RPN(
+            self.features.channels,
+            anchors or default["anchors"],
+            proposals or default["proposals"],
+            strides=self.features.proposal_strides,
+        )
+        head = head or default["head"]
+        self.pooler = RoIPooler(roi, head, self.features.strides)
+        self.box_head = BoxHead(
+            self.features,
+            len(self.classes),
+            head,
+            backbone=backbone,
+            weights=backbone_weights,
+            frozen_norm=spec.frozen_norm,
+        )
+        self.branches = tuple(branch.branch for branch in _branches)
+        stage_channels = None if self.box_head.stage is None else self.box_head.body.channels
+        for branch in _branches:
+            self.add_module(branch.branch, branch.build(self.features, stage_channels, len(self.classes)))
+        self.sampler, self.hard_examples, self.beta = sampler or default["sampler"], hard_examples, beta
+        self.detections = detections or default["detections"]
+        terms = [*TERMS, *(term for branch in _branches for term in branch.terms)]
+        unknown = sorted(set(loss_weights) - set(terms))
         if unknown:
-            raise UsageError(
-                f"loss_weights has {unknown[0]!r}{suggest(unknown[0], self.terms)}; known: {', '.join(self.terms)}"
-            )
+            raise UsageError(f"loss_weights has {unknown[0]!r}{suggest(unknown[0], terms)}; known: {', '.join(terms)}")
         self.loss_weights = dict(loss_weights)
 
+    @classmethod
+    def defaults(cls, *, backbone: str = "resnet50", design: Design = "fpn", **_: Any) -> dict[str, Any]:
+        """The specs of ``design`` in the paper that it is from."""
+        one_map = design != "fpn"
+        return {
+            "features": FeatureSpec(),
+            "head": usual_head(backbone, design),
+            "resize": {"short_side": 600, "long_side": 1000} if one_map else {"short_side": 800, "long_side": 1333},
+            **(ONE_MAP if one_map else PYRAMID),
+        }
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``objectness`` and ``rpn_box`` of the first stage, ``class`` and ``box`` of the second."""
-        maps, sampled, terms = self._first_losses(batch)
-        terms |= self._second_losses(maps, sampled)
-        return self._weighted(terms)
+        """``objectness`` and ``rpn_box`` of the first stage, ``class`` and ``box`` of the second, those of branches."""
+        maps = self.features(self.pixels(batch))
+        scored = self._score_anchors(maps, batch)
+        proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=True)]
+        terms = self.rpn.losses(scored, batch)
+        sampled = sample_rois(proposals, batch.targets, self.sampler)
+        logits, deltas = self._classify(maps, sampled.boxes)
+        terms |= second_stage_losses(logits, deltas, sampled, beta=self.beta, hard=self.hard_examples)
+        shared = self._shared(maps)
+        for branch in self._branches():
+            terms |= branch.losses(shared, sampled, batch.targets)
+        return {name: value * self.loss_weights.get(name, 1.0) for name, value in terms.items()}
 
     def predict(self, batch: Batch) -> list[Output]:
-        """Boxes, labels and scores, best first."""
-        return self._detect(self.features(self.pixels(batch)), batch)
+        """Boxes, labels and scores, best first, and what the branches find in those boxes."""
+        maps = self.features(self.pixels(batch))
+        scored = self._score_anchors(maps, batch)
+        proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=False)]
+        logits, deltas = self._classify(maps, proposals)
+        scores = logits.float().softmax(-1)
+        found = detections(scores, deltas, proposals, batch.sizes, self.detections)
+        shared = self._shared(maps)
+        for branch in self._branches():
+            found = branch.predict(shared, found)
+        return found
 
     def probe(self, batch: Batch) -> Tensor:
-        """What both stages say, the second of one box in each image."""
-        maps = self.features(self.pixels(batch))
-        scored = self.rpn(maps[: self.features.count], _size(batch.images))
-        second = self._second(maps, self._probe_boxes(batch))
-        return torch.cat([x.float().flatten() for x in (*maps, *scored.logits, *scored.deltas, *second)])
-
-    def _probe_boxes(self, batch: Batch) -> list[Tensor]:
-        return [batch.images.new_tensor([[w / 5, h / 6, w / 1.5, h / 1.2]]) for h, w in batch.sizes]
+        """The outputs of both stages and the branches, all but the first's for one box in each image."""
+        maps, boxes = self.features(self.pixels(batch)), probe_boxes(batch)
+        scored, shared = self._score_anchors(maps, batch), self._shared(maps)
+        drawn = [logits for branch in self._branches() for logits in branch.probe(shared, boxes)]
+        parts = [*maps, *scored.logits, *scored.deltas, *self._classify(maps, boxes), *drawn]
+        return torch.cat([x.float().flatten() for x in parts])
 
     # ---- the two stages
 
-    def _first_losses(self, batch: Batch) -> tuple[list[Tensor], Sampled, dict[str, Tensor]]:
-        """The maps, the boxes to train the second stage on, and the loss terms of the first."""
-        maps = self.features(self.pixels(batch))
-        scored = self.rpn(maps[: self.features.count], _size(batch.images))
-        proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=True)]
-        terms = self.rpn.losses(scored, batch)
-        return maps, sample_rois(proposals, batch.targets, self.sampler), terms
+    def _score_anchors(self, maps: Sequence[Tensor], batch: Batch) -> Scored:
+        return self.rpn(maps[: self.features.count], canvas_of(batch.images))
 
-    def _second_losses(self, maps: Sequence[Tensor], sampled: Sampled) -> dict[str, Tensor]:
-        logits, deltas = self._second(maps, sampled.boxes)
-        return second_stage_losses(logits, deltas, sampled, hard=self.hard_examples)
+    def _classify(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits [R,C+1] and deltas [R,4(C+1)] or [R,4] of ``boxes``."""
+        return self.box_head(self._pool(maps, boxes, self.box_head.size))
 
-    def _detect(self, maps: list[Tensor], batch: Batch) -> list[Output]:
-        scored = self.rpn(maps[: self.features.count], _size(batch.images))
-        proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=False)]
-        logits, deltas = self._second(maps, proposals)
-        scores = logits.float().softmax(-1)
-        return detections(scores, deltas, proposals, batch.sizes, self.detections)
-
-    def _second(self, maps: Sequence[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits [R,C+1] and corrections [R,4(C+1)] or [R,4] of ``boxes``."""
-        x = self.head(self._read(maps, boxes, self.roi_size))
-        return self.classifier(x), self.corrector(x)
-
-    def _read(self, maps: Sequence[Tensor], boxes: list[Tensor], size: int) -> Tensor:
+    def _pool(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
         """The features [R,channels,size,size] of ``boxes``."""
-        scales = [1 / stride for stride in self.features.strides]
-        return pool_levels(
-            maps[: len(scales)],
-            boxes,
-            size,
-            scales,
-            method=self.roi,
-            sampling=self.read.sampling,
-            aligned=self.read.aligned,
+        return self.pooler(maps, boxes, size)
+
+    # ---- branches
+
+    def _branches(self) -> list[Branch]:
+        return [self.get_submodule(name) for name in self.branches]  # type: ignore[misc]
+
+    def _shared(self, maps: Sequence[Tensor]) -> BranchFeatures:
+        return BranchFeatures(
+            maps, self._pool, self.pooler.spec, self.box_head.stage, self.features.intermediate_stride
         )
-
-    def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value * self.loss_weights.get(name, 1.0) for name, value in terms.items()}
-
-
-def _size(images: Tensor) -> tuple[int, int]:
-    return int(images.shape[-2]), int(images.shape[-1])

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from scenewise.errors import UsageError
 from scenewise.model import Model
-from scenewise.nn.backbone import Backbone, backbone_input
+from scenewise.nn.backbone import Backbone, backbone_input, load_vgg_layers
 from scenewise.nn.proposals import SearchSpec, proposals_of
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois
+from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, probe_boxes, sample_rois
 from scenewise.ops.boxes import box_iou, encode_boxes
 from scenewise.ops.crops import warp_crops, with_context
 from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
@@ -36,7 +36,7 @@ from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
 Layer = Literal["pool5", "fc6", "fc7"]
 LAYERS: tuple[Layer, ...] = ("pool5", "fc6", "fc7")
 
-PLAIN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # corrections are not scaled: they are whitened instead
+PLAIN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas are not scaled: they are whitened instead
 CHUNK = 64  # crops that go through the network at once where no gradient is kept
 NEVER = -20.0  # the margin of a class without an example
 NORM_SAMPLES = 32  # proposals of an image whose features the mean norm is measured by
@@ -94,22 +94,23 @@ class RCNN(Model):
     Args:
         classes: names of the classes, in label order.
         backbone: a timm feature extractor.
-        backbone_weights: ``"imagenet"``, a local file, or None for random weights.
+        backbone_weights: ``"imagenet"``, a local file, or None for random weights. A VGG's give fc6 and fc7 their
+            start, too, where they have its sizes (``pool_size`` 7, ``hidden`` (4096, 4096)).
         crop_size: the side that proposals are warped to; the paper's is 227 for AlexNet, 224 for VGG16.
         context: pixels of the image around the proposal, on each side of the warped crop.
         crop: ``"warp"`` stretches the proposal, ``"square"`` keeps its proportions, with more of its surroundings.
-        pool_size: the side of the grid that pool5 is averaged to; the paper's is 6.
+        pool_size: the side of the grid that pool5 is averaged to; the paper's is 6 for AlexNet, 7 for VGG16.
         hidden: widths of the fully-connected layers fc6 and fc7 between pool5 and the classes; the paper's is
             (4096, 4096).
         dropout: after each of them.
         head: ``"svm"``, or ``"softmax"`` for the network's own classes in the end, too.
         layer: the SVMs' features: ``"pool5"``, ``"fc6"``, ``"fc7"``; None for the last there is.
-        box_regression: whether boxes are corrected.
+        box_regression: whether boxes are moved by the regressions' deltas.
         search: how proposals are looked for where images come without.
         sampler: the windows of each image that the network is fine-tuned on.
         svm: how the SVMs are fitted.
         regression: how the box regression is fitted.
-        detections: which boxes are given out.
+        detections: which boxes are returned.
         input: how images are resized and normalised; by default they keep their size.
     """
 
@@ -162,6 +163,8 @@ class RCNN(Model):
         self.crop_size, self.context, self.square, self.pool_size = crop_size, context, crop == "square", pool_size
         widths = [self.backbone.channels[-1] * pool_size**2, *hidden]
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
+        if backbone_weights is not None and backbone.startswith("vgg") and (pool_size, *hidden) == (7, 4096, 4096):
+            load_vgg_layers(list(self.hidden), backbone, backbone_weights)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(widths[-1], len(self.classes) + 1)  # class 0 is the background
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -212,18 +215,19 @@ class RCNN(Model):
     def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         proposals = proposals_of(batch, self.search)
-        judged = [self._judge(image, boxes) for image, boxes in zip(self._images(batch), proposals, strict=True)]
-        scores, deltas = (torch.cat(parts) for parts in zip(*judged, strict=True))
+        scored = [self._classify(image, boxes) for image, boxes in zip(self._images(batch), proposals, strict=True)]
+        scores, deltas = (torch.cat(parts) for parts in zip(*scored, strict=True))
         return detections(scores, deltas, proposals, batch.sizes, self.detections, weights=PLAIN_WEIGHTS)
 
     def probe(self, batch: Batch) -> Tensor:
-        """Scores and corrections of one box in each image."""
-        boxes = [batch.images.new_tensor([[w / 5, h / 6, w / 1.5, h / 1.2]]) for h, w in batch.sizes]
-        judged = [self._judge(image, box) for image, box in zip(self._images(batch), boxes, strict=True)]
-        return torch.cat([x.flatten() for both in judged for x in both])
+        """Scores and deltas of one box in each image."""
+        scored = [
+            self._classify(image, box) for image, box in zip(self._images(batch), probe_boxes(batch), strict=True)
+        ]
+        return torch.cat([x.flatten() for both in scored for x in both])
 
-    def _judge(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [P,C+1] and corrections [P,4(C+1)], those of the background 0."""
+    def _classify(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [P,C+1] and deltas [P,4(C+1)], those of the background 0."""
         layers = self._features_of(image, boxes)
         finished = bool(self.finished)
         if finished and self.head == "svm":
@@ -403,9 +407,9 @@ def fit_svm(
 
 
 def fit_box_regression(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Weights [4,D] and bias [4] that take the features ``x`` [R,D] to the corrections ``y`` [R,4].
+    """Weights [4,D] and bias [4] that take the features ``x`` [R,D] to the deltas ``y`` [R,4].
 
-    The corrections are whitened (zero mean, variances of 1 without correlations, but for 0.001 added to them), fitted
+    The deltas are whitened (zero mean, variances of 1 without correlations, but for 0.001 added to them), fitted
     by :func:`fit_ridge` on the features and a constant 1, and brought back. So does the paper's release.
     """
     x, y = x.double(), y.double()

@@ -14,6 +14,7 @@ Shapes: N images, R boxes of all images together, C classes, k x k cells of a bo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -24,25 +25,28 @@ from torch import Tensor, nn
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
 from scenewise.nn.features import Features, FeatureSpec
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois, second_stage_losses
-from scenewise.nn.rpn import RPN, ProposalSpec
+from scenewise.nn.roi_heads import (
+    DetectionSpec,
+    HardExamples,
+    RoISampler,
+    detections,
+    sample_rois,
+    second_stage_losses,
+)
+from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, RPN, ProposalSpec, Scored, canvas_of
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.roi import crop_and_resize, ps_roi_pool
 from scenewise.types import Batch, InputSpec, Interface, Output
 
 CONV4_STRIDE = 16  # of the map that proposals are read from, in the network as it is without dilation
-ANCHORS = AnchorSpec(sizes=((128.0, 256.0, 512.0),))
-PROPOSALS = ProposalSpec(
-    train_before_nms=6000, train_after_nms=300, before_nms=6000, after_nms=300, border_anchors=False
-)
+PROPOSALS = dataclasses.replace(ONE_MAP_PROPOSALS, train_before_nms=6000, train_after_nms=300)
 EVERY_PROPOSAL = RoISampler(samples=1_000_000, positive_fraction=1.0)  # hard examples are chosen among all
-BETA = 1.0  # where the second stage's smooth L1 loss turns from square to straight
 
 Bins = Literal["pool", "release", "crop"]
 
 
 class RFCN(Model):
-    """Proposals, and for each the mean vote of its k x k cells, each read from its own maps.
+    """Proposals, and for each the mean vote of its k x k cells, each pooled from its own maps.
 
     Args:
         classes: names of the classes, in label order.
@@ -51,18 +55,18 @@ class RFCN(Model):
         features: the last map's output stride, what is frozen; the fields of a pyramid have no effect.
         channels: the width of the 1x1 convolution between the last map and the score maps.
         k: cells a side of a box, each with its own score maps; the paper's are 3 and 7.
-        bins: how a cell is read: ``"pool"``, the mean of its pixels as in torchvision; ``"release"``, the same with the
-            paper's rounding; ``"crop"``, the mean of bilinear samples as in TensorFlow's detectors.
+        bins: how a cell is pooled: ``"pool"``, the mean of its pixels as in torchvision; ``"release"``, the same with
+            the paper's rounding; ``"crop"``, the mean of bilinear samples as in TensorFlow's detectors.
         crop_samples: the samples a side of a cell for ``bins="crop"``.
         anchors: the sizes of the one map's anchors, and ratios.
-        rpn_channels: the width of the proposal network.
-        proposals: how the proposal network is trained and read out.
-        hard_examples: train the second stage only on so many boxes an image, those with the largest loss (OHEM). None:
+        proposals: the proposal network, how it is trained and which boxes it returns.
+        hard_examples: train the second stage only on so many boxes per image, those with the largest loss (OHEM). None:
             on those that ``sampler`` draws.
         sampler: which proposals the second stage is trained on; by default all of them with ``hard_examples``, else
-            128 an image.
+            128 per image.
+        beta: where the second stage's smooth L1 loss turns from square to straight.
         box_weight: of both box losses against the class and objectness losses (the paper's lambda).
-        detections: which boxes are given out.
+        detections: which boxes are returned.
         input: how images are resized and normalised; by default with a shorter side of 600 and at most 1000 pixels.
     """
 
@@ -83,10 +87,10 @@ class RFCN(Model):
         bins: Bins = "pool",
         crop_samples: int = 3,
         anchors: AnchorSpec | None = None,
-        rpn_channels: int = 512,
         proposals: ProposalSpec | None = None,
-        hard_examples: int | None = 128,
+        hard_examples: int | HardExamples | None = 128,
         sampler: RoISampler | None = None,
+        beta: float = 1.0,
         box_weight: float = 1.0,
         detections: DetectionSpec | None = None,
         input: InputSpec | None = None,
@@ -95,8 +99,14 @@ class RFCN(Model):
         self.features = Features(
             backbone, weights=backbone_weights, design="c5", spec=features, intermediate=CONV4_STRIDE
         )
+        default = self.defaults(hard_examples=hard_examples)
+        stride = self.features.intermediate_stride
+        assert stride is not None
         self.rpn = RPN(
-            self.features.intermediate_channels, anchors or ANCHORS, proposals or PROPOSALS, channels=rpn_channels
+            self.features.intermediate_channels,
+            anchors or default["anchors"],
+            proposals or default["proposals"],
+            strides=(stride,),
         )
         self.reduce = nn.Conv2d(self.features.channels, channels, 1)
         self.class_maps = nn.Conv2d(channels, (len(self.classes) + 1) * k**2, 1)  # channel (c k + row) k + column
@@ -105,19 +115,29 @@ class RFCN(Model):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.k, self.bins, self.crop_samples = k, bins, crop_samples
-        self.hard_examples, self.box_weight = hard_examples, box_weight
-        self.sampler = sampler or (RoISampler(samples=128) if hard_examples is None else EVERY_PROPOSAL)
-        self.detections = detections or DetectionSpec(nms_iou=0.3)
+        self.hard_examples, self.beta, self.box_weight = hard_examples, beta, box_weight
+        self.sampler = sampler or default["sampler"]
+        self.detections = detections or default["detections"]
+
+    @classmethod
+    def defaults(cls, *, hard_examples: int | HardExamples | None = 128, **_: Any) -> dict[str, Any]:
+        """The paper's specs; hard examples are chosen among all proposals."""
+        return {
+            "anchors": ONE_MAP_ANCHORS,
+            "proposals": PROPOSALS,
+            "sampler": RoISampler(samples=128) if hard_examples is None else EVERY_PROPOSAL,
+            "detections": DetectionSpec(nms_iou=0.3),
+        }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``objectness`` and ``rpn_box`` of the first stage, ``class`` and ``box`` of the second."""
         conv5, conv4 = self.features(self.pixels(batch))
-        scored = self.rpn([conv4], _size(batch.images))
+        scored = self._score_anchors(conv4, batch)
         proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=True)]
         sampled = sample_rois(proposals, batch.targets, self.sampler)
         logits, deltas = self._vote(conv5, sampled.boxes)
         first = self.rpn.losses(scored, batch)
-        second = second_stage_losses(logits, deltas, sampled, beta=BETA, hard=self.hard_examples)
+        second = second_stage_losses(logits, deltas, sampled, beta=self.beta, hard=self.hard_examples)
         return {
             "objectness": first["objectness"],
             "rpn_box": self.box_weight * first["rpn_box"],
@@ -128,30 +148,33 @@ class RFCN(Model):
     def predict(self, batch: Batch) -> list[Output]:
         """Boxes, labels and scores, best first."""
         conv5, conv4 = self.features(self.pixels(batch))
-        scored = self.rpn([conv4], _size(batch.images))
+        scored = self._score_anchors(conv4, batch)
         proposals = [boxes for boxes, _ in self.rpn.proposals(scored, batch.sizes, training=False)]
         logits, deltas = self._vote(conv5, proposals)
         return detections(logits.softmax(-1), deltas, proposals, batch.sizes, self.detections)
 
     def probe(self, batch: Batch) -> Tensor:
-        """What both stages say: all anchors, and all score maps."""
+        """The outputs of both stages: those of all anchors, and all score maps."""
         conv5, conv4 = self.features(self.pixels(batch))
-        scored = self.rpn([conv4], _size(batch.images))
+        scored = self._score_anchors(conv4, batch)
         return torch.cat([x.float().flatten() for x in (*scored.logits, *scored.deltas, *self._score_maps(conv5))])
 
+    def _score_anchors(self, conv4: Tensor, batch: Batch) -> Scored:
+        return self.rpn([conv4], canvas_of(batch.images))
+
     def _vote(self, conv5: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits [R,C+1] and corrections [R,4] of ``boxes``: the mean over their cells (sec. 2, "voting")."""
+        """Class logits [R,C+1] and deltas [R,4] of ``boxes``: the mean over their cells (sec. 2, "voting")."""
         scale = 1 / self.features.strides[0]
         logits, deltas = (self._cells(maps, boxes, scale).float().mean((-2, -1)) for maps in self._score_maps(conv5))
         return logits, deltas
 
     def _score_maps(self, conv5: Tensor) -> tuple[Tensor, Tensor]:
-        """The position-sensitive maps [N,(C+1)k^2,h,w] of classes and [N,4k^2,h,w] of corrections."""
+        """The position-sensitive maps [N,(C+1)k^2,h,w] of classes and [N,4k^2,h,w] of deltas."""
         x = F.relu(self.reduce(conv5))
         return self.class_maps(x), self.box_maps(x)
 
     def _cells(self, maps: Tensor, boxes: Sequence[Tensor], scale: float) -> Tensor:
-        """What each cell of each box says: [R,D,k,k] from ``maps`` [N,D k^2,h,w] (eq. 1)."""
+        """The votes of each cell of each box: [R,D,k,k] from ``maps`` [N,D k^2,h,w] (eq. 1)."""
         if self.bins == "crop":
             return position_sensitive_crop(maps, boxes, self.k, scale, samples=self.crop_samples)
         rule: Literal["torchvision", "release"] = "release" if self.bins == "release" else "torchvision"
@@ -189,7 +212,3 @@ def _cell(boxes: Tensor, row: int, column: int, k: int) -> Tensor:
     corner, step = boxes[:, :2], (boxes[:, 2:] - boxes[:, :2]) / k
     first = boxes.new_tensor((column, row))
     return torch.cat((corner + first * step, corner + (first + 1) * step), 1)
-
-
-def _size(images: Tensor) -> tuple[int, int]:
-    return int(images.shape[-2]), int(images.shape[-1])

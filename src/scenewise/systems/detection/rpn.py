@@ -9,22 +9,22 @@ Shapes: N images, P proposals of one image.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
 from scenewise.nn.features import Design, Features, FeatureSpec
-from scenewise.nn.rpn import PYRAMID_ANCHORS, RPN, SINGLE_MAP_ANCHORS, ProposalSpec, Scored
+from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, PYRAMID_ANCHORS, RPN, ProposalSpec, Scored, canvas_of
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.types import Batch, InputSpec, Interface, Output
 
 
 class RegionProposals(Model):
-    """Scored boxes without classes: what a detector such as Fast R-CNN looks at.
+    """Scored boxes without classes: what a detector such as Fast R-CNN classifies.
 
     A prediction has ``boxes`` and ``scores`` and no labels. It is measured by the average recall of its boxes.
 
@@ -35,13 +35,13 @@ class RegionProposals(Model):
         backbone_weights: ``"imagenet"``, a local file, or None for random weights.
         design: ``"fpn"``, a pyramid; ``"c4"``, the map before the last; ``"c5"``, the last map, dilated to
             ``features.output_stride``.
-        features: the maps that are read: strides, widths, what is frozen.
-        anchors: their sizes, one entry a map (a pyramid has one more than ``features.strides``), and ratios.
-        channels: the width of the 3x3 convolution; None: that of the maps. The paper's is 512 on VGG16.
-        proposals: how the network is trained and read out.
+        features: the maps of the backbone: strides, widths, what is frozen.
+        anchors: their sizes, one entry per map (a pyramid has one more than ``features.strides``), and ratios.
+        proposals: the network, how it is trained and which boxes it returns.
         box_weight: of the box loss against the objectness loss (the paper's lambda, but see ``nn/rpn.py`` for what the
             terms are divided by).
-        input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels.
+        input: how images are resized and normalised; by default with a shorter side of 800 and at most 1333 pixels, on
+            one map with 600 and at most 1000.
     """
 
     @classmethod
@@ -58,20 +58,32 @@ class RegionProposals(Model):
         design: Design = "fpn",
         features: FeatureSpec | None = None,
         anchors: AnchorSpec | None = None,
-        channels: int | None = None,
         proposals: ProposalSpec | None = None,
         box_weight: float = 1.0,
         input: InputSpec | None = None,
     ) -> None:
-        super().__init__(classes, input or backbone_input(backbone, short_side=800, long_side=1333, size_divisor=32))
+        default = self.defaults(design=design)
+        super().__init__(classes, input or backbone_input(backbone, size_divisor=32, **default["resize"]))
         self.features = Features(backbone, weights=backbone_weights, design=design, spec=features)
-        anchors = anchors or (PYRAMID_ANCHORS if design == "fpn" else SINGLE_MAP_ANCHORS)
-        if len(anchors.sizes) != self.features.count:
-            raise UsageError(
-                f"anchors: sizes has {len(anchors.sizes)} entries; expected {self.features.count}, one for each map"
-            )
-        self.rpn = RPN(self.features.channels, anchors, proposals, channels=channels)
+        self.rpn = RPN(
+            self.features.channels,
+            anchors or default["anchors"],
+            proposals or default["proposals"],
+            strides=self.features.proposal_strides,
+        )
         self.box_weight = box_weight
+
+    @classmethod
+    def defaults(cls, *, design: Design = "fpn", **_: Any) -> dict[str, Any]:
+        """The specs of ``design`` in the paper that it is from; 2,000 boxes, as many as train a Fast R-CNN there."""
+        if design == "fpn":
+            resize = {"short_side": 800, "long_side": 1333}
+            return {"anchors": PYRAMID_ANCHORS, "proposals": ProposalSpec(), "resize": resize}
+        return {
+            "anchors": ONE_MAP_ANCHORS,
+            "proposals": dataclasses.replace(ONE_MAP_PROPOSALS, after_nms=2000),
+            "resize": {"short_side": 600, "long_side": 1000},
+        }
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``objectness`` and ``rpn_box`` (eq. 1)."""
@@ -86,10 +98,9 @@ class RegionProposals(Model):
         ]
 
     def probe(self, batch: Batch) -> Tensor:
-        """Scores and corrections of all anchors."""
+        """Scores and deltas of all anchors."""
         scored = self._score(batch)
         return torch.cat([x.flatten() for x in (*scored.logits, *scored.deltas)])
 
     def _score(self, batch: Batch) -> Scored:
-        height, width = batch.images.shape[-2:]
-        return self.rpn(self.features(self.pixels(batch)), (height, width))
+        return self.rpn(self.features(self.pixels(batch)), canvas_of(batch.images))
