@@ -211,7 +211,8 @@ class Option:
 
     def describe(self) -> str:
         """Its type in the words of a signature."""
-        name = self.type.__name__ if isinstance(self.type, type) and not typing.get_args(self.type) else str(self.type)
+        kind = typing.get_args(self.type)[0] if typing.get_origin(self.type) is typing.Annotated else self.type
+        name = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
         return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
 
 
@@ -224,7 +225,7 @@ def options(name: str) -> dict[str, Option]:
 def _options_of(cls: type[Model]) -> dict[str, Option]:
     constructor = cls.__init__
     about = _argument_docs(inspect.getdoc(cls) or "")
-    hints = typing.get_type_hints(constructor)
+    hints = typing.get_type_hints(constructor, include_extras=True)
     parameters = [p for p in inspect.signature(constructor).parameters.values() if p.name != "self"]
     parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return {p.name: Option(p.name, hints.get(p.name, Any), p.default, about.get(p.name, "")) for p in parameters}
@@ -317,9 +318,16 @@ def plain_arguments(model: Model) -> dict[str, Any]:
     for key, value in model.arguments.items():
         if key == "classes" or (value is None and parameters[key].default is None):
             continue
-        if hasattr(value, "to_dict"):
-            value = value.to_dict()
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = dataclasses.asdict(value)
-        plain[key] = list(value) if isinstance(value, tuple) else value
+        plain[key] = _plain(value)
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as mappings, lists and what they hold, however deep."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from scenewise.errors import UsageError
-from scenewise.losses import segmentation as losses
-from scenewise.losses.focal import focal
-from scenewise.nn.semantic import LOSSES, LossName, SegmentationLoss
+from scenewise.losses.table import LOSSES, losses_for
+from scenewise.nn.semantic import SegmentationLoss
 from scenewise.types import IGNORE
 
 FUNCTIONS = {

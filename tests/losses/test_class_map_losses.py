@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from scenewise.errors import UsageError
-from scenewise.losses.focal import focal
-from scenewise.losses.segmentation import (
+from scenewise.losses.cross_entropy import (
+    balanced_cross_entropy,
+    binary_cross_entropy,
     cross_entropy,
-    dice,
-    jaccard,
-    lovasz_hinge,
-    lovasz_softmax,
+    edge_cross_entropy,
     ohem_cross_entropy,
-    total_variation,
-    tversky,
 )
+from scenewise.losses.focal import binary_focal, focal
+from scenewise.losses.lovasz import lovasz_hinge, lovasz_softmax
+from scenewise.losses.overlap import dice, generalized_dice, jaccard, tversky
+from scenewise.losses.smoothness import smoothness, total_variation
 from scenewise.types import IGNORE
 
 CLASS_LOSSES = [cross_entropy, focal, ohem_cross_entropy, jaccard, dice, tversky, lovasz_softmax]
@@ -466,7 +466,7 @@ def test_total_variation_of_lines(shape):
 
 def test_unknown_choices():
     logits, target = example()
-    with pytest.raises(UsageError, match="norm is 'mean'; expected 'weights' or 'pixels'"):
+    with pytest.raises(UsageError, match="norm is 'mean'; expected 'weights', 'pixels', 'all-weights', 'images' or 'none'"):
         cross_entropy(logits, target, norm="mean")
     for loss in OVERLAP_LOSSES:
         with pytest.raises(UsageError, match="scope is 'pixel'; expected 'batch' or 'image'"):
