@@ -56,6 +56,8 @@ def triplet(embeddings: Tensor, ids: Tensor, *, margin: float = 0.2, mining: Min
     one_of("mining", mining, ("semi-hard", "hard", "all"))
     squared = squared_distances(embeddings)
     same, other = _pairs(ids)
+    if not same.any():
+        return squared.sum() * 0
     far = squared.new_tensor(torch.inf)
     if mining == "hard":
         usable = same.any(1) & other.any(1)
@@ -147,6 +149,8 @@ def lifted_structure(embeddings: Tensor, ids: Tensor, *, margin: float = 1.0) ->
     """
     distances = _root(squared_distances(embeddings))
     same, other = _pairs(ids)
+    if not same.any():
+        return distances.sum() * 0
     # log of the sum over the negatives of each embedding; one without any has -inf, and no pair is made of it.
     spread = (margin - distances).masked_fill(~other, -torch.inf)
     usable = other.any(1)
