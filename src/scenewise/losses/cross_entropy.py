@@ -55,13 +55,21 @@ def cross_entropy(
         terms = terms * counted  # smoothing spreads over pixels that don't count, too
     else:
         counted = target != IGNORE
-        of_pixels = None if weights is None else weights[target.masked_fill(~counted, 0)]
+        of_pixels = None if weights is None else weights_of_labels(weights, target)
+        reduction = "sum" if pixel_weights is None else "none"  # the sum is the faster one
         terms = F.cross_entropy(
-            logits, target, weight=weights, ignore_index=IGNORE, reduction="none", label_smoothing=label_smoothing
+            logits, target, weight=weights, ignore_index=IGNORE, reduction=reduction, label_smoothing=label_smoothing
         )
     if pixel_weights is not None:
         terms = terms * pixel_weights
     return terms.sum() / divisor(norm, counted, of_pixels, pixel_weights)
+
+
+def weights_of_labels(class_weights: Tensor, target: Tensor) -> Tensor:
+    """The weight [N,H,W] of each pixel's class, 0 where it does not count."""
+    table = F.pad(class_weights, (0, max(0, IGNORE + 1 - len(class_weights))))
+    table[IGNORE] = 0  # void even where there are more classes
+    return table.index_select(0, target.flatten()).view_as(target)
 
 
 def balanced_cross_entropy(
@@ -158,18 +166,15 @@ def binary_cross_entropy(
     """
     logits = wide(logits)
     counted, truth = answers(logits, target)
-    terms = F.binary_cross_entropy_with_logits(
-        logits, truth, reduction="none", pos_weight=logits.new_tensor(positive_weight)
-    )
-    terms = terms * counted
-    of_class = of_pixels = None
-    if class_weights is not None:
-        of_class = class_weights.to(logits)[:, None, None].expand_as(logits)
-        terms = terms * of_class
-    if pixel_weights is not None:
-        of_pixels = pixel_weights[:, None]
-        terms = terms * of_pixels
-    return terms.sum() / divisor(norm, counted, of_class, of_pixels)
+    of_class = None if class_weights is None else class_weights.to(logits)[:, None, None].expand_as(logits)
+    of_pixels = None if pixel_weights is None else pixel_weights.to(logits)[:, None].expand_as(logits)
+    weights = counted.to(logits)
+    for further in (of_class, of_pixels):
+        if further is not None:
+            weights.mul_(further)
+    positive = None if positive_weight == 1 else logits.new_tensor(positive_weight)
+    terms = F.binary_cross_entropy_with_logits(logits, truth, weights, reduction="sum", pos_weight=positive)
+    return terms / divisor(norm, counted, of_class, of_pixels)
 
 
 def answers(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,9 +182,10 @@ def answers(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if is_memberships(logits, target):
         counted = target != IGNORE
         return counted, target.masked_fill(~counted, 0).to(logits)
-    counted = (target != IGNORE)[:, None].expand_as(logits)
-    labels = torch.arange(logits.shape[1], device=target.device)[:, None, None]
-    return counted, ((target[:, None] == labels) & counted).to(logits)
+    counted = (target != IGNORE)[:, None]
+    truth = torch.zeros_like(logits)
+    truth.scatter_(1, target[:, None].masked_fill(~counted, 0), counted.to(logits))
+    return counted.expand_as(logits), truth
 
 
 def ohem_cross_entropy(
@@ -215,6 +221,6 @@ def ohem_cross_entropy(
         hard = counted & (scores <= limit)
     of_pixels = None
     if class_weights is not None:
-        of_pixels = class_weights.to(terms)[target.masked_fill(~counted, 0)]
+        of_pixels = weights_of_labels(class_weights.to(terms), target)
         terms = terms * of_pixels
     return (terms * hard).sum() / divisor("weights", hard, of_pixels)

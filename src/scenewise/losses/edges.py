@@ -16,7 +16,6 @@ from torch import Tensor
 from scenewise.errors import UsageError
 from scenewise.losses.base import one_of, wide
 from scenewise.losses.normalize import mean_count
-from scenewise.types import IGNORE
 
 
 def balanced_edges(
@@ -51,18 +50,19 @@ def balanced_edges(
     one_of("norm", norm, ("images", "pixels"))
     logits = wide(logits)
     counted, truth = decided(logits, target, positive, negative)
-    negatives = counted & (truth == 0)
+    mask = counted.to(logits)
+    whole, positives = mask.sum((2, 3)), truth.sum((2, 3))  # [N,C]; exact below 2^24 pixels
     if balance == "map":
-        beta = _share(negatives.sum((2, 3)), counted.sum((2, 3)))[:, :, None, None]
+        beta = _share(whole - positives, whole)[:, :, None, None]
     elif balance == "image":
         known = counted.all(1)
         beta = _share((known & (truth == 0).all(1)).sum((1, 2)), known.sum((1, 2)))[:, None, None, None]
     else:
-        beta = _share(negatives.sum(), counted.sum())
+        beta = _share((whole - positives).sum(), whole.sum())
     beta = beta.to(logits)
-    weights = (truth * beta + (1 - truth) * (1 - beta)) * counted
+    weights = ((2 * beta - 1) * truth).add_(1 - beta).mul_(mask)  # beta where 1, 1 - beta where 0
     terms = F.binary_cross_entropy_with_logits(logits, truth, weight=weights, reduction="sum")
-    return terms / (mean_count(len(logits), logits.device) if norm == "images" else mean_count(counted.sum()))
+    return terms / (mean_count(len(logits), logits.device) if norm == "images" else mean_count(whole.sum()))
 
 
 def edge_dice(logits: Tensor, target: Tensor, *, positive: float = 0.5, negative: float | None = None) -> Tensor:
@@ -100,7 +100,7 @@ def decided(logits: Tensor, target: Tensor, positive: float, negative: float | N
         target = target[:, None]
     if target.shape != logits.shape:
         raise UsageError(f"the target is {list(target.shape)}; expected {list(logits.shape)}, as the logits are")
-    counted = (target != IGNORE) & ~target.isnan()
+    counted = target <= 1  # neither IGNORE nor NaN is
     truth = (target >= positive) & counted
     if negative is not None:
         counted = counted & (truth | (target <= negative))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenewise.losses.base import one_of, wide
-from scenewise.losses.cross_entropy import answers
+from scenewise.losses.cross_entropy import answers, weights_of_labels
 from scenewise.losses.normalize import mean_count
 from scenewise.types import IGNORE
 
@@ -44,7 +44,7 @@ def focal(
     count = (factors * counted).sum() if normalized else counted.sum()
     terms = factors * terms
     if class_weights is not None:
-        terms = terms * class_weights.to(terms)[target.masked_fill(~counted, 0)]
+        terms = terms * weights_of_labels(class_weights.to(terms), target)
     return terms.sum() / mean_count(count)
 
 
@@ -70,14 +70,12 @@ def binary_focal(
     one_of("norm", norm, ("pixels", "positives", "factors"))
     logits = wide(logits)
     counted, truth = answers(logits, target)
-    terms = sigmoid_focal(logits, truth.masked_fill(~counted, IGNORE), alpha=alpha, gamma=gamma)
+    total = (_factors(logits, truth, gamma) * _terms(logits, truth, counted, alpha)).sum()
     if norm == "pixels":
-        count = mean_count(counted.sum())
-    elif norm == "positives":
-        count = mean_count(truth.sum()).clamp(min=1)
-    else:
-        count = mean_count((_power(_wrong(logits.detach(), truth), gamma) * counted).sum())
-    return terms.sum() / count
+        return total / mean_count(counted.sum())
+    if norm == "positives":
+        return total / mean_count(truth.sum()).clamp(min=1)
+    return total / mean_count((_factors(logits.detach(), truth, gamma) * counted).sum())
 
 
 def sigmoid_focal(logits: Tensor, target: Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0) -> Tensor:
@@ -98,18 +96,23 @@ def sigmoid_focal(logits: Tensor, target: Tensor, *, alpha: float | None = 0.25,
     logits = wide(logits)
     counted = target != IGNORE
     truth = target.masked_fill(~counted, 0).to(logits)
-    terms = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    terms = _power(_wrong(logits, truth), gamma) * terms
-    if alpha is not None:
-        terms = (alpha * truth + (1 - alpha) * (1 - truth)) * terms
-    return terms * counted
+    return _factors(logits, truth, gamma) * _terms(logits, truth, counted, alpha)
 
 
-def _wrong(logits: Tensor, truth: Tensor) -> Tensor:
-    """1 - q, the probability of the wrong answer; exact where q is nearly 1."""
-    return truth * (-logits).sigmoid() + (1 - truth) * logits.sigmoid()
+def _terms(logits: Tensor, truth: Tensor, counted: Tensor, alpha: float | None) -> Tensor:
+    """-a log q, 0 where nothing counts."""
+    if alpha is None:
+        weights = counted.to(logits)
+    else:  # alpha where the truth is 1, 1 - alpha where it is 0
+        weights = (truth * (2 * alpha - 1)).add_(1 - alpha).mul_(counted)
+    return F.binary_cross_entropy_with_logits(logits, truth, weights, reduction="none")
+
+
+def _factors(logits: Tensor, truth: Tensor, gamma: float) -> Tensor:
+    """(1 - q)^gamma, exact where q is nearly 1."""
+    return _power(torch.lerp(logits.sigmoid(), (-logits).sigmoid(), truth), gamma)
 
 
 def _power(wrong: Tensor, gamma: float) -> Tensor:
     """``wrong``^gamma with a finite gradient: that of 0^gamma is infinite for gamma below 1."""
-    return wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma
+    return wrong**gamma if gamma >= 1 else wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma

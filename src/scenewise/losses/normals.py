@@ -41,10 +41,10 @@ def normal_difference(normals: Tensor, truth: Tensor, *, measure: Measure = "cos
         raise UsageError(
             f"normals are {list(normals.shape)} and their truth {list(truth.shape)}; expected equal shapes"
         )
-    known = ~truth.isnan().any(1) & (truth != 0).any(1)  # [N,H,W]
-    true = F.normalize(truth.to(normals).masked_fill(~known[:, None], 0), dim=1)
-    found = F.normalize(normals.masked_fill(~known[:, None], 0), dim=1)
-    squared = ((found - true) ** 2).sum(1)  # 2 - 2 cos a, with all digits where a is small
+    lengths = (truth**2).sum(1, keepdim=True)  # [N,1,H,W]
+    known = lengths > 0  # not where NaN
+    true = torch.where(known, truth / lengths.sqrt(), 0).to(normals)
+    squared = ((F.normalize(normals, dim=1) - true) ** 2).sum(1)  # 2 - 2 cos a, with all digits where a is small
     if measure == "cosine":
         terms = squared / 2
     elif measure == "squared":
@@ -53,4 +53,4 @@ def normal_difference(normals: Tensor, truth: Tensor, *, measure: Measure = "cos
         # chord = 2 sin(a / 2); the small number and the bound keep both slopes finite
         chord = (squared + 1e-12).sqrt()
         terms = chord if measure == "euclidean" else 2 * torch.asin((chord / 2).clamp(max=1 - 1e-6))
-    return (terms * known).sum() / mean_count(known.sum())
+    return (terms * known[:, 0]).sum() / mean_count(known.sum())

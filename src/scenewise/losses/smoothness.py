@@ -73,24 +73,23 @@ def total_variation(
     one_of("kind", kind, ("anisotropic", "isotropic", "squared"))
     one_of("norm", norm, ("images", "pairs"))
     q = wide(probabilities)
-    if counted is None:
-        counted = torch.ones_like(q[:, 0], dtype=torch.bool)
     down, right = q.diff(dim=2), q.diff(dim=3)  # [N,C,H-1,W], [N,C,H,W-1]
-    has_down = counted[:, 1:] & counted[:, :-1]
-    has_right = counted[:, :, 1:] & counted[:, :, :-1]
-    edges = None if image is None else _changes(wide(image))
     if kind == "isotropic":
-        has_both = has_down[:, :, :-1] & has_right[:, :-1]  # [N,H-1,W-1]
-        lengths = (down[..., :-1] ** 2 + right[:, :, :-1] ** 2 + 1e-12).sqrt()
-        if edges is not None:
-            lengths = lengths * torch.exp(-kappa * (edges[0][..., :-1] ** 2 + edges[1][:, :, :-1] ** 2).sqrt())
-        total, pairs = (lengths * has_both[:, None]).sum(), has_both.sum()
+        changes = [(down[..., :-1] ** 2 + right[:, :, :-1] ** 2 + 1e-12).sqrt()]  # [N,C,H-1,W-1]
     else:
-        sizes = [change.abs() if kind == "anisotropic" else change**2 for change in (down, right)]
-        if edges is not None:
-            sizes = [size * torch.exp(-kappa * edge) for size, edge in zip(sizes, edges, strict=True)]
-        total = (sizes[0] * has_down[:, None]).sum() + (sizes[1] * has_right[:, None]).sum()
-        pairs = has_down.sum() + has_right.sum()
+        changes = [change.abs() if kind == "anisotropic" else change**2 for change in (down, right)]
+    if image is not None:
+        edges = list(_changes(wide(image)))
+        if kind == "isotropic":
+            edges = [(edges[0][..., :-1] ** 2 + edges[1][:, :, :-1] ** 2).sqrt()]
+        changes = [change * torch.exp(-kappa * edge) for change, edge in zip(changes, edges, strict=True)]
+    pairs: Tensor | float = sum(change[:, 0].numel() for change in changes)
+    if counted is not None:
+        has_down, has_right = counted[:, 1:] & counted[:, :-1], counted[:, :, 1:] & counted[:, :, :-1]
+        joined = [has_down[..., :-1] & has_right[:, :-1]] if kind == "isotropic" else [has_down, has_right]
+        changes = [change * both[:, None] for change, both in zip(changes, joined, strict=True)]
+        pairs = torch.stack([both.sum() for both in joined]).sum()
+    total = torch.stack([change.sum() for change in changes]).sum()
     return total / mean_count(pairs if norm == "pairs" else len(q), device=q.device)
 
 
