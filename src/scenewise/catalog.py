@@ -216,6 +216,8 @@ class Option:
 
 
 def _describe(type_: Any) -> str:
+    if typing.get_origin(type_) is typing.Annotated:
+        type_ = typing.get_args(type_)[0]
     name = type_.__name__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
 
@@ -234,7 +236,7 @@ def _options_of(cls: type[Model]) -> dict[str, Option]:
         about |= _argument_docs(inspect.cleandoc(vars(base).get("__doc__") or ""))
     found = {}
     for key, (parameter, declaring) in declared_arguments(cls).items():
-        hints = typing.get_type_hints(declaring.__init__)
+        hints = typing.get_type_hints(declaring.__init__, include_extras=True)
         found[key] = Option(key, hints.get(key, Any), parameter.default, about.get(key, ""))
     return found
 
@@ -377,9 +379,16 @@ def plain_arguments(model: Model) -> dict[str, Any]:
     for key, value in model.arguments.items():
         if key == "classes" or (value is None and declared[key][0].default is None):
             continue
-        if hasattr(value, "to_dict"):
-            value = value.to_dict()
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = dataclasses.asdict(value)
-        plain[key] = list(value) if isinstance(value, tuple) else value
+        plain[key] = _plain(value)
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as mappings, lists and what they hold, however deep."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -22,6 +22,15 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ClassWeightSettings(_Settings):
+    """Weights of classes that follow from their pixels in the training labels."""
+
+    mode: Literal["inverse", "median", "inverse-log", "effective"]
+    beta: float = Field(0.9999, ge=0, lt=1)  # effective
+    clip: tuple[float, float] | None = None  # the lowest and the highest weight of classes that occur
+    renormalize: bool = False  # to a mean of 1 over the classes that occur
+
+
 class DataSettings(_Settings):
     """Where the samples come from."""
 
@@ -33,7 +42,8 @@ class DataSettings(_Settings):
     inputs: dict[str, str] = {}  # files of what the system takes beside the training images, such as {proposals: FILE}
     val_inputs: dict[str, str] = {}  # the same of the validation images
     workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone
-    class_weights: Literal["inverse", "median", "inverse-log", "effective"] | None = None  # counted over train
+    # counted over train: a mode, or a mode with its parameters
+    class_weights: Literal["inverse", "median", "inverse-log", "effective"] | ClassWeightSettings | None = None
 
 
 class PlayerSettings(_Settings):
@@ -296,6 +306,8 @@ def _set(values: dict[str, Any], path: str, value: Any, place: str) -> None:
             _set(stages[int(number)], rest, value, place)
             here[name] = stages
             return
+        if parents[:2] == ["model", "loss"] and i == 2 and isinstance(below, int | float):
+            below = here[name] = {"weight": below}  # model.loss.focal.gamma=3, where focal was a weight alone
         if not isinstance(below, dict):
             raise UsageError(f"{place}: {path}: {name!r} has the value {below!r} and no entries of its own")
         here = below

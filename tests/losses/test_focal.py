@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 from torchvision.ops import sigmoid_focal_loss
 
+from scenewise.losses.cross_entropy import cross_entropy
 from scenewise.losses.focal import focal, sigmoid_focal
-from scenewise.losses.segmentation import cross_entropy
 from scenewise.types import IGNORE
 
 

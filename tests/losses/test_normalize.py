@@ -3,24 +3,40 @@
 import pytest
 import torch
 
-from scenewise.losses import segmentation as losses
-from scenewise.losses.focal import focal
+from scenewise.losses.cross_entropy import (
+    balanced_cross_entropy,
+    binary_cross_entropy,
+    cross_entropy,
+    edge_cross_entropy,
+    ohem_cross_entropy,
+)
+from scenewise.losses.focal import binary_focal, focal
+from scenewise.losses.lovasz import lovasz_softmax
 from scenewise.losses.normalize import mean_count
+from scenewise.losses.overlap import dice, generalized_dice, jaccard, tversky
+from scenewise.losses.smoothness import total_variation
 from scenewise.types import IGNORE
 
 WEIGHTS = torch.tensor([0.3, 1.0, 4.0])
 EXACT = {
-    "cross-entropy": lambda z, t: losses.cross_entropy(z, t, label_smoothing=0.1),
-    "weighted": lambda z, t: losses.cross_entropy(z, t, class_weights=WEIGHTS),
+    "cross-entropy": lambda z, t: cross_entropy(z, t, label_smoothing=0.1),
+    "weighted": lambda z, t: cross_entropy(z, t, class_weights=WEIGHTS),
     "focal": lambda z, t: focal(z, t, class_weights=WEIGHTS),
     "focal-normalized": lambda z, t: focal(z, t, normalized=True),
-    "ohem": lambda z, t: losses.ohem_cross_entropy(z, t, threshold=0.4, min_kept=0),
-    "jaccard": lambda z, t: losses.jaccard(z, t, scope="image"),
-    "dice": lambda z, t: losses.dice(z, t, scope="image"),
-    "tversky": lambda z, t: losses.tversky(z, t, scope="image"),
-    "lovasz": lambda z, t: losses.lovasz_softmax(z, t, scope="image"),
-    "total-variation": lambda z, t: losses.total_variation(z.softmax(1), counted=t != IGNORE),
-    "pairs": lambda z, t: losses.total_variation(z.softmax(1), counted=t != IGNORE, norm="pairs"),
+    "binary-cross-entropy": lambda z, t: binary_cross_entropy(z, t, positive_weight=2.0),
+    "balanced-cross-entropy": balanced_cross_entropy,
+    "edge-cross-entropy": lambda z, t: edge_cross_entropy(z, t, sigma=2.0, norm="all-weights"),
+    "images": lambda z, t: cross_entropy(z, t, norm="images"),
+    "sum": lambda z, t: cross_entropy(z, t, norm="none"),
+    "sigmoid-focal": lambda z, t: binary_focal(z, t, norm="positives"),
+    "generalized-dice": lambda z, t: generalized_dice(z, t, scope="image"),
+    "ohem": lambda z, t: ohem_cross_entropy(z, t, threshold=0.4, min_kept=0),
+    "jaccard": lambda z, t: jaccard(z, t, scope="image"),
+    "dice": lambda z, t: dice(z, t, scope="image"),
+    "tversky": lambda z, t: tversky(z, t, scope="image"),
+    "lovasz": lambda z, t: lovasz_softmax(z, t, scope="image"),
+    "total-variation": lambda z, t: total_variation(z.softmax(1), counted=t != IGNORE),
+    "pairs": lambda z, t: total_variation(z.softmax(1), counted=t != IGNORE, norm="pairs"),
 }
 SPLITS = {"even": [[0, 1], [2, 3]], "one-sees-void-alone": [[0, 3], [1, 2]]}
 

@@ -12,6 +12,7 @@ from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import mix_seed
 from scenewise.engine.evaluate import truth_for
 from scenewise.errors import UsageError
+from scenewise.losses.weighted import WeightedLoss
 from scenewise.model import Model
 from scenewise.recipe import Recipe
 
@@ -58,15 +59,20 @@ def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_ha
         if recipe.data.class_weights is not None:
             if "class_weights" not in options(recipe.system):
                 raise UsageError(f"data.class_weights is given, but {recipe.system} takes no class_weights")
-            from scenewise.losses.class_weights import count_classes
+            from scenewise.losses.class_weights import class_weights, count_classes
 
-            arguments["class_weights"] = count_classes(data).weights(recipe.data.class_weights)
+            chosen = recipe.data.class_weights
+            settings = {"mode": chosen} if isinstance(chosen, str) else chosen.model_dump()
+            arguments["class_weights"] = tuple(class_weights(count_classes(data), **settings).tolist())
         torch.manual_seed(mix_seed(recipe.trainer.seed))
         model = build(recipe.system, data.classes, **arguments)
     elif model.classes and model.classes != data.classes:
         raise UsageError(
             f"the model has the classes {', '.join(model.classes)}; {data.source} has {', '.join(data.classes)}"
         )
+    for module in model.modules():
+        if isinstance(module, WeightedLoss):
+            module.resolve()  # losses of one's own, before the first step needs them
     lacking = model.needs - data.fields
     if lacking:
         raise UsageError(

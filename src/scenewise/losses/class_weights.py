@@ -140,17 +140,32 @@ def class_weights(
     Raises:
         UsageError: nothing was counted, or an argument is none of the above.
     """
-    occurs = counts.pixels > 0
-    if not occurs.any():
+    if not (counts.pixels > 0).any():
         raise UsageError("class weights: no labelled pixel was counted")
+    weights = weights_of_counts(counts.pixels, counts.image_pixels, mode, beta=beta, clip=clip)
+    if renormalize:
+        weights = weights / weights[counts.pixels > 0].mean()
+    return weights.float()
+
+
+def weights_of_counts(
+    pixels: Tensor,
+    image_pixels: Tensor,
+    mode: WeightMode,
+    *,
+    beta: float = 0.9999,
+    clip: tuple[float, float] | None = None,
+) -> Tensor:
+    """:func:`class_weights` of plain counts [C], float64 [C]; all 0 where nothing was counted."""
     if not 0 <= beta < 1:
         raise UsageError(f"class weights: beta is {beta}; expected 0 or more, and less than 1")
-    pixels = counts.pixels.double()
+    occurs = pixels > 0
+    pixels = pixels.double()
     if mode == "inverse":
-        weights = pixels.sum() / (counts.num_classes * pixels)
+        weights = pixels.sum() / (len(pixels) * pixels)
     elif mode == "median":
-        frequency = pixels / counts.image_pixels
-        weights = frequency[occurs].quantile(0.5) / frequency
+        frequency = pixels / image_pixels  # NaN where a class does not occur
+        weights = frequency.nanquantile(0.5) / frequency
     elif mode == "inverse-log":
         weights = 1 / torch.log(1.02 + pixels / pixels.sum())
     elif mode == "effective":
@@ -159,7 +174,13 @@ def class_weights(
         raise UsageError(f"class weights: mode is {mode!r}; expected inverse, median, inverse-log or effective")
     if clip is not None:
         weights = weights.clamp(*clip)
-    weights = weights.masked_fill(~occurs, 0.0)
-    if renormalize:
-        weights = weights / weights[occurs].mean()
-    return weights.float()
+    return weights.masked_fill(~occurs, 0.0)
+
+
+def label_counts(target: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """n_c and m_c, int64 [C], of the label maps ``target`` [N,H,W] with 0..C-1 and ``IGNORE``; on their device."""
+    counted = (target != IGNORE).flatten(1)
+    labels = target.flatten(1).masked_fill(~counted, 0)
+    found = torch.zeros(len(target), num_classes, dtype=torch.int64, device=target.device)
+    found = found.scatter_add(1, labels, counted.long())  # [N,C]
+    return found.sum(0), (found.sum(1, keepdim=True) * (found > 0)).sum(0)

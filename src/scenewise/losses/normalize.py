@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from scenewise.errors import UsageError
+
+Norm = Literal["weights", "pixels", "all-weights", "images", "none"]
 
 _JOINT: ContextVar[bool] = ContextVar("scenewise.joint_counts", default=True)
 
@@ -38,3 +43,42 @@ def mean_count(count: Tensor | float, device: torch.device | None = None) -> Ten
         torch.distributed.all_reduce(total)
         total /= torch.distributed.get_world_size()
     return total.clamp(min=1e-12)
+
+
+def total_over_processes(count: Tensor) -> Tensor:
+    """``count`` summed over all training processes: the counts of the joint batch; detached."""
+    total = count.detach().clone()
+    if _JOINT.get() and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return total
+
+
+def divisor(
+    norm: Norm, counted: Tensor, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
+) -> Tensor:
+    """What the sum of the terms of single pixels is divided by.
+
+    Args:
+        norm: ``"weights"``: the sum of the class weights of the pixels that count, as in torch; ``"pixels"``: their
+            number; ``"all-weights"``: the sum of their class weights times their pixel weights; ``"images"``: the
+            number of images; ``"none"``: 1, for the plain sum over the joint batch.
+        counted: bool [N,...]: the pixels that count.
+        class_weights: [N,...]: the weight of each pixel's class; None for 1.
+        pixel_weights: [N,...]: the weight of each pixel; None for 1.
+
+    Raises:
+        UsageError: ``norm`` is none of these.
+    """
+    if norm == "pixels":
+        return mean_count(counted.sum())
+    if norm == "images":
+        return mean_count(len(counted), counted.device)
+    if norm == "none":
+        whole = total_over_processes(torch.ones((), device=counted.device))  # the number of processes
+        return 1 / whole
+    if norm not in ("weights", "all-weights"):
+        raise UsageError(f"norm is {norm!r}; expected 'weights', 'pixels', 'all-weights', 'images' or 'none'")
+    total = counted if class_weights is None else class_weights * counted
+    if norm == "all-weights" and pixel_weights is not None:
+        total = total * pixel_weights
+    return mean_count(total.sum())

@@ -11,7 +11,6 @@ Shapes: N images of H x W pixels, C classes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from scenewise.model import Model
 from scenewise.nn.aspp import ASPP
 from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
 from scenewise.nn.layers import conv_bn_relu, fcn_head, upsample
-from scenewise.nn.semantic import LossName, SegmentationLoss, outputs
+from scenewise.nn.semantic import CROSS_ENTROPY, LossTerms, SegmentationLoss, outputs
 from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
 
 
@@ -52,7 +51,7 @@ class DeepLabV3(Model):
         dropout: after the ASPP or cascade; torchvision's value.
         auxiliary: a second classifier on the stage before the last, used by the loss alone, as in torchvision.
         auxiliary_weight: the weight of its loss.
-        loss: the weight of each loss term.
+        loss: the weight of each loss by its name, or a mapping of its ``weight`` and its own parameters.
         class_weights: the weight of each class in the cross-entropy.
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
@@ -79,7 +78,7 @@ class DeepLabV3(Model):
         dropout: float = 0.5,
         auxiliary: bool = False,
         auxiliary_weight: float = 0.5,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
+        loss: LossTerms = CROSS_ENTROPY,
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -110,9 +109,9 @@ class DeepLabV3(Model):
         """The loss terms of the logits at full resolution, and the auxiliary head's."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         middle, last = self.backbone(self.pixels(batch))
-        terms = self.loss(upsample(self.classifier(self.context(last)), target.shape[-2:]), target)
+        terms = self.loss(upsample(self.classifier(self.context(last)), target.shape[-2:]), target, batch)
         if self.auxiliary is not None:
-            auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target)
+            auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target, batch)
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
         return terms
 
@@ -137,7 +136,7 @@ class DeepLabV3Plus(Model):
         decoder_channels: the width of the decoder.
         separable: depthwise separable 3x3 convolutions in ASPP and decoder.
         dropout: after the ASPP and before the classifier.
-        loss: the weight of each loss term.
+        loss: the weight of each loss by its name, or a mapping of its ``weight`` and its own parameters.
         class_weights: the weight of each class in the cross-entropy.
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
@@ -161,7 +160,7 @@ class DeepLabV3Plus(Model):
         decoder_channels: int = 256,
         separable: bool = True,
         dropout: float = 0.1,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
+        loss: LossTerms = CROSS_ENTROPY,
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -211,7 +210,7 @@ class DeepLabV3Plus(Model):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
-        return self.loss(upsample(self.logits(batch), target.shape[-2:]), target)
+        return self.loss(upsample(self.logits(batch), target.shape[-2:]), target, batch)
 
     def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""

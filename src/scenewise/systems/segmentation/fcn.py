@@ -16,7 +16,6 @@ Shapes: N images of H x W pixels, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -27,7 +26,7 @@ from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.nn.layers import fcn_head, upsample
-from scenewise.nn.semantic import LossName, SegmentationLoss, outputs
+from scenewise.nn.semantic import CROSS_ENTROPY, LossTerms, SegmentationLoss, outputs
 from scenewise.nn.vgg import VGG16, Grid, Padding
 from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
 
@@ -57,7 +56,7 @@ class FCN(Model):
             strides can be trained in one go.
         dropout: after fc6 and fc7; for other backbones, before the stride-32 map is scored.
         width_factor: VGG16's number of channels as a share of the paper's; published weights need 1.
-        loss: the weight of each loss term.
+        loss: the weight of each loss by its name, or a mapping of its ``weight`` and its own parameters.
         class_weights: the weight of each class in the cross-entropy.
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
@@ -80,7 +79,7 @@ class FCN(Model):
         at_once: bool = False,
         dropout: float = 0.5,
         width_factor: float = 1.0,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
+        loss: LossTerms = CROSS_ENTROPY,
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -130,7 +129,7 @@ class FCN(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
-        return self.loss(self.logits(batch), batch.stacked("semantic", IGNORE))
+        return self.loss(self.logits(batch), batch.stacked("semantic", IGNORE), batch)
 
     def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
@@ -171,7 +170,7 @@ class FCNResNet(Model):
         dropout: before the head's classifier.
         auxiliary: a second head on the stage before the last, used by the loss alone.
         auxiliary_weight: the weight of its loss.
-        loss: the weight of each loss term.
+        loss: the weight of each loss by its name, or a mapping of its ``weight`` and its own parameters.
         class_weights: the weight of each class in the cross-entropy.
         input: how images are resized and normalised; by default as the backbone's weights want it.
     """
@@ -191,7 +190,7 @@ class FCNResNet(Model):
         dropout: float = 0.1,
         auxiliary: bool = False,
         auxiliary_weight: float = 0.5,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
+        loss: LossTerms = CROSS_ENTROPY,
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -207,9 +206,9 @@ class FCNResNet(Model):
         """The loss terms of the logits at full resolution, and the auxiliary head's."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         middle, last = self.backbone(self.pixels(batch))
-        terms = self.loss(upsample(self.classifier(last), target.shape[-2:]), target)
+        terms = self.loss(upsample(self.classifier(last), target.shape[-2:]), target, batch)
         if self.auxiliary is not None:
-            auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target)
+            auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target, batch)
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
         return terms
 

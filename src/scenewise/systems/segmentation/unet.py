@@ -17,7 +17,6 @@ Shapes: N images of H x W pixels, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -25,9 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
-from scenewise.losses.segmentation import cross_entropy
 from scenewise.model import Model
-from scenewise.nn.semantic import LossName, SegmentationLoss, outputs
+from scenewise.nn.semantic import CROSS_ENTROPY, LossTerms, SegmentationLoss, outputs
 from scenewise.ops.border_weights import border_weights
 from scenewise.ops.mirror import mirrored_window
 from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
@@ -54,7 +52,7 @@ class UNet(Model):
             ``masks`` beside ``semantic``, and the weight of a pixel is that of its class plus the border's.
         w0: the border's weight in a gap of no width.
         sigma: in pixels, how fast it falls with the width of the gap.
-        loss: the weight of each loss term.
+        loss: the weight of each loss by its name, or a mapping of its ``weight`` and its own parameters.
         class_weights: the weight of each class in the cross-entropy, w_c in eq. 2.
         input: how images are resized and normalised. The default maps 0..1 to -2..2 in each channel.
 
@@ -83,7 +81,7 @@ class UNet(Model):
         border_weight: bool = False,
         w0: float = 10.0,
         sigma: float = 5.0,
-        loss: Mapping[LossName, float] = {"cross-entropy": 1.0},
+        loss: LossTerms = CROSS_ENTROPY,
         class_weights: tuple[float, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -96,20 +94,17 @@ class UNet(Model):
         self.network = Network(
             in_channels, len(self.classes), width, depth, padding=padding, norm=norm, dropout=dropout, up=up
         )
-        terms = dict(loss)
-        self.border_term = terms.pop("cross-entropy") if border_weight else None  # the weight of the term of eq. 1
-        self.w0, self.sigma = w0, sigma
-        self.loss = SegmentationLoss(terms, len(self.classes), class_weights)
+        self.border_weight, self.w0, self.sigma = border_weight, w0, sigma
+        self.loss = SegmentationLoss(loss, len(self.classes), class_weights)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         logits = self.logits(batch)
-        terms: dict[str, Tensor] = self.loss(logits, target)
-        if self.border_term is not None:
-            weighted = cross_entropy(logits, target, pixel_weights=self.pixel_weights(batch))
-            terms = {"cross-entropy": self.border_term * weighted, **terms}
-        return terms
+        weighted: dict[str, dict[str, Tensor | None]] = {}
+        if self.border_weight:  # eq. 1; the weights of the classes are in those of the pixels
+            weighted["cross-entropy"] = {"pixel_weights": self.pixel_weights(batch), "class_weights": None}
+        return self.loss(logits, target, batch, of_term=weighted)
 
     def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
@@ -138,9 +133,9 @@ class UNet(Model):
         """w of eq. 2, [N,H,W]: the weight of each pixel's class, and on the background the border's weight."""
         target = batch.stacked("semantic", IGNORE)
         weights = torch.ones(target.shape, device=target.device)
-        of_class = self.loss.class_weights
-        if isinstance(of_class, Tensor):
-            weights = of_class[target.masked_fill(target == IGNORE, 0)]
+        of_class = self.loss.weights_of("cross-entropy")
+        if of_class is not None:
+            weights = of_class.to(target.device)[target.masked_fill(target == IGNORE, 0)]
         for row, objects in zip(weights, batch.targets, strict=True):
             border = border_weights(objects["masks"], w0=self.w0, sigma=self.sigma)
             row[: border.shape[0], : border.shape[1]] += border
