@@ -336,7 +336,7 @@ def test_camvid_pairs_of_different_names(tmp_path):
 def test_camvid_an_empty_list(tmp_path):
     root = write_camvid(tmp_path)
     (root / "val.txt").write_text("\n \n")
-    with pytest.raises(DataError, match=r"val\.txt: the list is empty; expected one entry a line"):
+    with pytest.raises(DataError, match=r"val\.txt: the list is empty; expected one entry per line"):
         open_data(f"camvid:{root}", "val")
 
 
