@@ -142,7 +142,7 @@ def open_data(
         refuse(data.faults, "bad records", "".join(f". {hint}" for hint in hints[:1]) + cure)
     reason = "" if allow_unlabelled else data.unlabelled(needs)
     if reason:
-        raise DataError(f"{data.source}, split {data.split}: {reason}. allow_unlabelled: true takes it as it is")
+        raise DataError(f"{data.source}, split {data.split}: {reason}. allow_unlabelled takes it as it is")
     return data
 
 

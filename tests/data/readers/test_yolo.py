@@ -102,7 +102,7 @@ def test_a_box_is_cut_off_at_the_border(tmp_path):
         ("names: cat", "names is 'cat'; expected a list of names"),
         ("names: {1: cat}", "expected a list of names, or of 0, 1, 2"),
         ("names: [cat, cat]", "'cat' is there more than once"),
-        ("[1]", r"holds \[1\]; expected entries such as names"),
+        ("[1]", r"holds \['1'\]; expected entries such as names"),
         ("names: [", "not YAML"),
         ("nc: 2", r"neither data\.yaml with names nor classes\.txt"),
     ],
