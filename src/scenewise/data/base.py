@@ -27,6 +27,9 @@ UInt8 = npt.NDArray[np.uint8]
 
 UNIONS = frozenset({"trainval", "all"})  # the names of splits that hold the images of others by design
 
+SPLITS = ("train", "val", "valid", "validation", "test")  # usual names
+VALIDATION = frozenset({"val", "valid", "validation"})  # names of one and the same split
+
 OnBadRecord = Literal["error", "skip", "fix"]
 
 
@@ -418,3 +421,15 @@ def no_split(root: Path, split: str, splits: Sequence[str], expected: str) -> Da
     """The error that ``root`` has no split of that name; ``expected`` says what would make one."""
     there = f"splits here: {', '.join(splits)}" if splits else "no split is here"
     return DataError(f"{root}: there is no split {split!r}{suggest(split, splits)}; {there}; expected {expected}")
+
+
+def find_split(root: Path, split: str, splits: Sequence[str], expected: str) -> str:
+    """Which of ``splits`` is meant by ``split``: itself, or the only one of ``val``, ``valid`` and ``validation``.
+
+    Raises:
+        DataError: none is; ``expected`` says what would make one.
+    """
+    near = [name for name in splits if name == split] or [name for name in splits if {name, split} <= VALIDATION]
+    if len(near) != 1:
+        raise no_split(root, split, splits, expected)
+    return near[0]

@@ -130,8 +130,8 @@ def open_data(
     Raises:
         UsageError: the format is unknown, the string lacks format or path, or the reader has no such option.
         DataError: the folder is not there or not in that format, has no such split, or lacks files of it, or a record
-            of an object is bad, or it has no labels; what is wrong inside images and label maps shows when they are read, or by
-            :func:`scenewise.data.check.check_data`.
+            of an object is bad, or it has no labels; what is wrong inside images and label maps shows when they are
+            read, or by :func:`scenewise.data.check.check_data`.
     """
     cls, root = find_reader(source, needs)
     data = construct(cls, root, split, needs=needs, on_bad_record=on_bad_record, **options)

@@ -36,7 +36,9 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 OVERHANG = 1.0  # pixels by which a box may leave its image: annotation tools round
-MENDABLE = 0.1  # of the image's side: a box that leaves it by more is of another unit or form, and cutting it off a guess
+MENDABLE = (
+    0.1  # of the image's side: a box that leaves it by more is of another unit or form, and cutting it off a guess
+)
 CONTRADICTION = 0.5  # a box and the box around its mask whose IoU is less, with a pixel of slack, are not of one object
 
 
@@ -110,8 +112,8 @@ class InstanceDataSet(_Shared, DataSet):
       directly, as the checker does, leaves them out and lists them in ``faults``.)
     * ``"skip"``: the object is left out; an image that is missing or of another size than stated is, with its objects.
     * ``"fix"``: a box is cut off at the image's border where it leaves it by no more than a tenth of the image's width
-      or height (``MENDABLE``), and a wrong image size is replaced by the true one. What can't be mended without guessing
-      is left out; nothing becomes an object of another kind.
+      or height (``MENDABLE``), and a wrong image size is replaced by the true one. What can't be mended without
+      guessing is left out; nothing becomes an object of another kind.
 
     All that was left out or mended is listed in ``repairs``. An image without objects is a sample like any other.
 
@@ -140,7 +142,8 @@ class InstanceDataSet(_Shared, DataSet):
     _names: Names  # of the images' files, below _folder
     _first: Int64  # [N+1], the row of each image's first object
     _points: Float32 | None = None  # [A,P,3], x, y, visibility, where the format has keypoints
-    _dropped = 0  # objects that were left out, with those of images that were
+    _dropped = 0  # objects that were left out, with those of images that were ...
+    _lost = 0  # ... and images
     _policy: OnBadRecord
 
     # ---- what a reader says of its records
@@ -248,11 +251,20 @@ class InstanceDataSet(_Shared, DataSet):
                     how = "left out, with its objects" if out else "the file's size is taken"
                     repairs.append(Problem(str(folder / name), f"{message}; {how}"))
             kept = place >= 0
+            self._lost += int((~kept).sum())
             place[kept] = np.arange(kept.sum())
             names, sizes = [name for name, keep in zip(names, kept, strict=True) if keep], sizes[kept]
             self.repairs = (*self.repairs, *repairs)
         self._names, self.sizes = Names(names), sizes
         return place
+
+    def _leave_out(self, file: str | Path, message: str) -> None:
+        """List an image of ``_policy`` that can't be used, for itself or its file of objects."""
+        if self._policy == "error":
+            self.faults = (*self.faults, Problem(str(file), message))
+        else:
+            self._lost += 1
+            self.repairs = (*self.repairs, Problem(str(file), f"{message}; left out"))
 
     def _mend_image(self, path: Path, sizes: Int32, index: int) -> str:
         """What is wrong with an image, "" where nothing is; row ``index`` of ``sizes`` becomes right, or -1 to leave it
@@ -359,15 +371,17 @@ class InstanceDataSet(_Shared, DataSet):
 
     def unlabelled(self, needs: frozenset[str] = frozenset()) -> str:
         """That there is no object, or no keypoint, or that most were left out."""
-        if not len(self) or (needs and not needs & OBJECT_FIELDS):
+        if needs and not needs & OBJECT_FIELDS:
             return ""
         kept = len(self.labels)
-        found = kept + self._dropped
-        if self._dropped > kept:
-            return (
-                f"on_bad_record: {self._policy} leaves out {self._dropped:,} of {found:,} objects, more than half, such as "
-                f"{self.repairs[0]}. So many are wrong in one way: mend the data set"
-            )
+        for dropped, left, what in ((self._lost, len(self), "images"), (self._dropped, kept, "objects")):
+            if dropped > left:
+                return (
+                    f"on_bad_record: {self._policy} leaves out {dropped:,} of {dropped + left:,} {what}, more than "
+                    f"half, such as {self.repairs[0]}. Mend the data set: so many are wrong for one reason"
+                )
+        if not len(self):
+            return ""
         if self.ignore.all():
             what = f"all {kept:,} objects are marked as crowd or difficult" if kept else "no object is labelled"
             return f"{what} in its {len(self):,} images, so that nothing can be learned or measured{self._label_hint()}"
@@ -407,8 +421,8 @@ class InstanceDataSet(_Shared, DataSet):
             yield Problem(str(self.root), message, "suspicion")
         if self._unit and len(self.boxes) and self.boxes.max() <= 1:
             message = (
-                f"no corner of its {len(self.boxes):,} boxes is beyond 1; expected pixels. Are these parts of the image's "
-                "width and height, from 0 to 1? Then multiply them by the width and the height"
+                f"no corner of its {len(self.boxes):,} boxes is beyond 1; expected pixels. Are these parts of the "
+                "image's width and height, from 0 to 1? Then multiply them by the width and the height"
             )
             yield Problem(str(self.root), message, "suspicion")
 

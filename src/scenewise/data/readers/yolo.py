@@ -19,12 +19,17 @@
 * The last folder ``images`` in an image's path becomes ``labels`` in that of its text file; where there is no such
   folder, the text file is beside the image.
 
-A line is ``class cx cy width height``, all but the class in parts of the image's width and height; or ``class x1 y1 x2
-y2 x3 y3 ...``, a polygon: then the box is the one around it, and samples have masks, too; or a box followed by keypoints,
-where ``kpt_shape: [P, 2]`` (x, y) or ``[P, 3]`` (x, y, visibility) is in the YAML file, with ``flip_idx`` for the
-keypoints that change places in a mirrored image. Which of these it is holds for the whole data set: a line of another
-kind is a bad record. ``task: detect``, ``segment`` or ``pose`` in the YAML file decides where lines may be either.
-Oriented boxes are not read. The number of a class is its place in the list of names, from 0.
+A line is one of
+
+    class cx cy width height                  a box, all but the class in parts of the image's width and height
+    class x1 y1 x2 y2 x3 y3 ...               a polygon: the box is the one around it, and samples have masks, too
+    class cx cy width height x y x y ...      a box and P keypoints, where ``kpt_shape: [P, 2]`` is in the YAML file;
+                                              x y visibility each with ``kpt_shape: [P, 3]``
+
+``flip_idx`` in the YAML file states which keypoints change places in a mirrored image. Which of the three it is holds
+for the whole data set: a line of another kind is a bad record. ``task: detect``, ``segment`` or ``pose`` in the YAML
+file decides where lines may be either. Oriented boxes are not read. The number of a class is its place in the list of
+names, from 0.
 """
 
 from __future__ import annotations
@@ -107,7 +112,7 @@ class Yolo(InstanceDataSet):
         self.split = layout.find_split(root, split)
         images = layout.images(self.split)
         for file, message in images.problems:
-            self._note(Problem(file, f"{message}{'' if on_bad_record == 'error' else '; left out'}"))
+            self._leave_out(file, message)
         if not images.files:
             raise DataError("{}: {}".format(*images.problems[0]))
         labels = Labels(layout.root)
@@ -117,7 +122,9 @@ class Yolo(InstanceDataSet):
         if self._dialect.kind == "pose":
             self.skeleton = skeleton_of(layout, self._dialect.points)
         self._set_places(layout, labels, images.files)
-        self._same = tuple(name for name, other in layout.same.items() if other == self.split and name in layout.content)
+        self._same = tuple(
+            name for name, other in layout.same.items() if other == self.split and name in layout.content
+        )
         self._read(images.files, texts, needs)
 
     @classmethod
@@ -129,13 +136,6 @@ class Yolo(InstanceDataSet):
     def sign(cls, path: Path) -> str:
         """A YAML file with names, obj.data, or text files of numbers that belong to images."""
         return sign(path)
-
-    def _note(self, problem: Problem) -> None:
-        """List what is wrong beside the objects."""
-        if self._policy == "error":
-            self.faults = (*self.faults, problem)
-        else:
-            self.repairs = (*self.repairs, problem)
 
     @staticmethod
     def _decide(layout: Layout, labels: Labels) -> Dialect:
@@ -173,9 +173,7 @@ class Yolo(InstanceDataSet):
             try:
                 lines = [] if text is None else [*lines_of(text)]
             except DataError as error:
-                how = "" if self._policy == "error" else "; its image is left out"
-                problem = Problem.of(error, [str(text)])
-                self._note(Problem(problem.file, f"{problem.message}{how}"))
+                self._leave_out(str(text), str(error).removeprefix(f"{text}: "))
                 if self._policy != "error":
                     continue
                 lines = []

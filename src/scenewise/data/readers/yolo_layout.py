@@ -17,14 +17,12 @@ from typing import Any
 
 import yaml
 
-from scenewise.data.base import images_in, names_in, no_split, read_lines
+from scenewise.data.base import SPLITS, VALIDATION, find_split, images_in, names_in, read_lines
 from scenewise.data.names import Resolver
 from scenewise.errors import DataError, suggest
 from scenewise.files.images import IMAGE_SUFFIXES
 from scenewise.files.text import read_text
 
-SPLITS = ("train", "val", "valid", "validation", "test")
-VALIDATION = frozenset({"val", "valid", "validation"})  # names of one split
 YAML = (".yaml", ".yml")
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 KNOWN = ("path", "train", "val", "test", "names", "nc", "kpt_shape", "flip_idx", "kpt_names", "task")
@@ -80,17 +78,10 @@ class Layout:
         Raises:
             DataError: there is none of that name, at ``path``.
         """
-        if split in self.splits:
-            return split
-        if split in self.same:
-            return self.same[split]
-        near = [name for name in self.splits if {name, split} <= VALIDATION]
-        if len(near) == 1:  # as Roboflow names it
-            return near[0]
         expected = f"a folder images/{split} or {split}/images"
         if self.file is not None:
             expected += f", or an entry {split} in {self.file.name}"
-        raise no_split(path, split, tuple(self.splits), expected)
+        return self.same.get(split) or find_split(path, split, tuple(self.splits), expected)
 
     def images(self, split: str) -> Images:
         """The image files of a split, each folder's sorted, those of lists in their order.
@@ -148,7 +139,7 @@ class Layout:
         stated = self.content.get("names", "")
         if isinstance(stated, str) and stated:
             try:
-                place = self._first(stated) or Resolver(self.root).find(stated)
+                place = self._first(stated) or Resolver(self.root, ".").find(stated)
             except DataError:
                 return self.named("names"), stated
             return str(place), read_lines(place)
@@ -230,7 +221,7 @@ class Layout:
         place = self._first(entry)
         if place is None:
             try:
-                place = Resolver(self.root, what=EXPECTED_ENTRY).find(str(entry))
+                place = Resolver(self.root, ".", what=EXPECTED_ENTRY).find(str(entry))
             except DataError as error:
                 raise DataError(f"{self.named(split)} is {reprlib.repr(entry)}: {error}") from None
         if not os.path.isdir(place) and place.suffix.lower() in IMAGE_SUFFIXES:
@@ -270,7 +261,7 @@ class Layout:
                 else:
                     files[index] = root / place
         problems = [
-            (str(listing), f"{lines[index]!r}: {str(errors[index])}") for index, file in enumerate(files) if file is None
+            (str(listing), f"{lines[index]!r}: {errors[index]!s}") for index, file in enumerate(files) if file is None
         ]
         return [file for file in files if file is not None], problems
 
@@ -547,9 +538,9 @@ def without_image(images: Path, labels: Path) -> Iterable[str]:
     """The names of the text files in ``labels`` that have no image in ``images``."""
     known = {_key(os.path.splitext(name)[0]) for name in names_in(images) if not name.lower().endswith(".txt")}
     for name in sorted(names_in(labels)):
-        if name.lower().endswith(".txt") and name not in NO_LABELS and not name.startswith((".", "README")):
-            if _key(name[:-4]) not in known:
-                yield name
+        is_label = name.lower().endswith(".txt") and name not in NO_LABELS and not name.startswith((".", "README"))
+        if is_label and _key(name[:-4]) not in known:
+            yield name
 
 
 def _key(name: str) -> str:
@@ -578,7 +569,9 @@ def sign(path: Path) -> str:
             texts = labels.of(images / image) if image else None
             where = labels.folders.get(images)
             if texts is None and where is not None and where != images:
-                texts = next((where / n for n in sorted(names_in(where)) if n.endswith(".txt") and n not in NO_LABELS), None)
+                texts = next(
+                    (where / n for n in sorted(names_in(where)) if n.endswith(".txt") and n not in NO_LABELS), None
+                )
             if texts is not None and _is_label(texts):
                 return f"{texts.parent.relative_to(path).as_posix()}/{texts.name}".removeprefix("./")
     return ""

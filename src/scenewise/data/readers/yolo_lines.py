@@ -133,9 +133,9 @@ def _refuse_points(lines: Sequence[Line], described: str) -> None:
         if enough and rest == 0 and all(_holds_points(line.values, numbers) for line in lines):
             cure = "" if length % 2 else ". If they are polygons, state task: segment there"
             raise DataError(
-                f"{lines[0].where}: has {length} numbers after the class, as all lines have, which look like a box with "
-                f"{points} keypoint{'s' if points > 1 else ''} in it; expected kpt_shape: [{points}, {numbers}] in "
-                f"{described}{cure}"
+                f"{lines[0].where}: has {length} numbers after the class, as all lines have, which look like a box "
+                f"with {points} keypoint{'s' if points > 1 else ''} in it; expected kpt_shape: [{points}, {numbers}] "
+                f"in {described}{cure}"
             )
 
 
@@ -269,10 +269,9 @@ def _misfit(text: str, length: int, dialect: Dialect) -> Fault | None:
         found += ", a box"
     elif spoils == "masks":
         found += ", a polygon"
-    elif length == 5:
-        found += ". Is the last one a confidence or an angle?"
     why = f" ({dialect.why})" if spoils != "boxes" or dialect.kind == "pose" else ""
-    return Fault(f"{found}{'' if found.endswith('?') else ';'} expected {dialect.form}{why}".replace("? e", "? E"), spoils)
+    hint = ". Is the last number a confidence or an angle?" if length == 5 else ""
+    return Fault(f"{found}; expected {dialect.form}{why}{hint}", spoils)
 
 
 def _point_fault(values: list[float], dialect: Dialect) -> Fault | None:
@@ -310,7 +309,7 @@ def skeleton_of(layout: Layout, points: int) -> Skeleton:
     stated = layout.content.get("flip_idx", "")
     if stated:
         order = _integers(stated, points)
-        if order is None or any(not 0 <= i < points for i in order) or any(order[i] != at for at, i in enumerate(order)):
+        if order is None or max(order) >= points or any(order[i] != at for at, i in enumerate(order)):
             raise DataError(
                 f"{layout.named('flip_idx')} is {reprlib.repr(stated)}; expected for each of {points} keypoints the "
                 "number, from 0, of the one that it changes places with in a mirrored image, or its own"
