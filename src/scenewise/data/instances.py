@@ -37,7 +37,7 @@ Bool = npt.NDArray[np.bool_]
 
 OVERHANG = 1.0  # pixels by which a box may leave its image: annotation tools round
 MENDABLE = (
-    0.1  # of the image's side: a box that leaves it by more is of another unit or form, and cutting it off a guess
+    0.2  # of the image's side: a box that leaves it by more is of another unit or form; cutting it off is a guess
 )
 CONTRADICTION = 0.5  # a box and the box around its mask whose IoU is less, with a pixel of slack, are not of one object
 
@@ -111,9 +111,9 @@ class InstanceDataSet(_Shared, DataSet):
     * ``"error"``: :func:`scenewise.open_data` refuses the data set and names the first. (A data set that is constructed
       directly, as the checker does, leaves them out and lists them in ``faults``.)
     * ``"skip"``: the object is left out; an image that is missing or of another size than stated is, with its objects.
-    * ``"fix"``: a box is cut off at the image's border where it leaves it by no more than a tenth of the image's width
-      or height (``MENDABLE``), and a wrong image size is replaced by the true one. What can't be mended without
-      guessing is left out; nothing becomes an object of another kind.
+    * ``"fix"``: a box is cut off at the image's border where no more than half of its width or height is beyond it,
+      and no more than a fifth of the image's (``MENDABLE``); a wrong image size is replaced by the true one. What can't
+      be mended without guessing is left out; nothing becomes an object of another kind.
 
     All that was left out or mended is listed in ``repairs``. An image without objects is a sample like any other.
 
@@ -325,7 +325,8 @@ class InstanceDataSet(_Shared, DataSet):
             return False
         bounds = np.tile(self._bounds(records)[row], 2)
         box = np.clip(records.boxes[row], 0, bounds)
-        if (np.abs(records.boxes[row] - box) > MENDABLE * bounds).any():
+        beyond, sides = np.abs(records.boxes[row] - box), records.boxes[row, 2:] - records.boxes[row, :2]
+        if (beyond > MENDABLE * bounds + 1e-6).any() or (beyond > 0.5 * np.tile(sides, 2)).any():
             return False
         if (box[2:] - box[:2] < self._overhang).any():
             return False

@@ -343,7 +343,7 @@ def test_camvid_an_empty_list(tmp_path):
 def test_camvid_a_list_that_is_no_text(tmp_path):
     root = write_camvid(tmp_path)
     (root / "val.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"val\.txt: not UTF-8 text \(byte 0\)"):
+    with pytest.raises(DataError, match=r"val\.txt: begins as UTF-16 and is not valid"):
         open_data(f"camvid:{root}", "val")
 
 

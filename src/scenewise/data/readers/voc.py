@@ -78,6 +78,11 @@ class VOC(LabelMapDataSet):
         ]
 
     @classmethod
+    def sign(cls, path: Path) -> str:
+        """Lists of images with label maps."""
+        return str(LISTS) if cls.recognises(path) else ""
+
+    @classmethod
     def recognises(cls, root: Path) -> bool:
         """Whether there are lists of images with label maps."""
         try:
@@ -96,8 +101,11 @@ class VOC(LabelMapDataSet):
 
 
 def _is_labelled(listing: Path, labelled: dict[str, set[str]]) -> bool:
-    names = listing.read_text(encoding="utf-8-sig", errors="replace").split()
-    return not names or any(f"{names[0]}.png" in there for there in labelled.values())
+    try:
+        first = read_lines(listing)[0]
+    except DataError:  # is found when the list is read
+        return True
+    return any(f"{first}.png" in there for there in labelled.values())
 
 
 def year_of(root: Path) -> Path:

@@ -11,8 +11,8 @@ Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010. 
 
 Without lists, as annotation tools save them, all images with an XML file are ``train``: those of a folder with
 NAME.xml beside NAME.jpg (LabelImg), of folders ``images`` and ``annotations``, or of ``JPEGImages`` and
-``Annotations``. Where such a folder has sub-folders ``train``, ``valid`` and ``test``, or the data set consists of such folders
-(Roboflow), each is a split.
+``Annotations``. Where such a folder has sub-folders ``train``, ``valid`` and ``test``, or the data set consists of
+such folders (Roboflow), each is a split.
 
 * VOC counts pixels from 1 and includes the last: xmin, ymin, xmax, ymax become xmin - 1, ymin - 1, xmax, ymax.
 * ``difficult`` objects become ``ignore``.
