@@ -492,7 +492,7 @@ def test_an_image_of_another_size(tmp_path):
         data[0]
     assert [p.severity for p in check_data(source).problems] == ["error", "suspicion"]
     with pytest.raises(
-        DataError, match="on_bad_record: skip leaves out 2 of 3 objects, more than half, such as .*a.png"
+        DataError, match=r"on_bad_record: skip leaves out 2 of 3 objects, more than half, such as .*a\.png"
     ):
         open_data(source, on_bad_record="skip")
     assert len(open_data(source, on_bad_record="skip", allow_unlabelled=True)) == 2

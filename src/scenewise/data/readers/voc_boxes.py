@@ -86,7 +86,8 @@ class VOCBoxes(InstanceDataSet):
         for file, message in wrong:
             self._leave_out(file, message)
         sizes: list[tuple[int, int]] = []
-        found, kept = _Found(), []
+        found = _Found()
+        kept: list[tuple[Path, Path]] = []
         for image, annotation in pairs:
             try:
                 sizes.append(_read_objects(annotation, len(kept), found))

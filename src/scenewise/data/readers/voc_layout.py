@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os.path import splitext
@@ -100,7 +101,7 @@ class Layout:
     def _listed(self, place: Place, listing: Path) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
         names = list_names(listing)
         found, wrong = self._resolver(place.images, IMAGE_SUFFIXES, "an image").places(names)
-        problems = [(str(listing), f"{names[index]!r}: {error}") for index, error in wrong.items()]
+        problems = [(str(listing), f"{reprlib.repr(names[index])}: {error}") for index, error in wrong.items()]
         images = [self.root / name for index, name in enumerate(found) if index not in wrong]
         keys = [f"{splitext(_below(image, place.images))[0]}.xml" for image in images]
         xml = self._resolver(place.annotations, {".xml"}, "the annotation of an image")

@@ -27,6 +27,7 @@ YAML = (".yaml", ".yml")
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 KNOWN = ("path", "train", "val", "test", "names", "nc", "kpt_shape", "flip_idx", "kpt_names", "task")
 NO_LABELS = frozenset({"classes.txt", "notes.txt", *(f"{split}.txt" for split in SPLITS)})  # texts beside images
+MAX_DEPTH = 20  # of brackets in a YAML file
 EXPECTED_ENTRY = "a folder of images, a text file that lists images, or several of these"
 
 
@@ -261,7 +262,7 @@ class Layout:
                 else:
                     files[index] = root / place
         problems = [
-            (str(listing), f"{lines[index]!r}: {errors[index]!s}") for index, file in enumerate(files) if file is None
+            (str(listing), f"{reprlib.repr(lines[index])}: {errors[index]!s}") for index, file in enumerate(files) if file is None
         ]
         return [file for file in files if file is not None], problems
 
@@ -320,8 +321,14 @@ def _description(path: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 class _Loader(yaml.BaseLoader):
-    """YAML whose plain values all are texts, so that ``no`` and ``007`` may be names; a key that comes twice is one
-    error."""
+    """YAML whose plain values all are texts, so that ``no`` and ``007`` may be names; a key that comes twice is an
+    error, and so are lists within lists beyond any use, for which PyYAML takes quadratic time."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Begin a list or mapping in brackets."""
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.scanner.ScannerError(None, None, f"more than {MAX_DEPTH} brackets deep", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of ``node``."""

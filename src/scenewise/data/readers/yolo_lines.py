@@ -241,16 +241,20 @@ def parse_line(words: list[str], classes: int, dialect: Dialect) -> tuple[int, l
     except ValueError:
         return -1, [], Fault(f"{text} holds something that is no number; expected {dialect.form}")
     if not math.isfinite(number) or number != int(number):
-        return -1, [], Fault(f"{text} begins with {words[0]}; expected the number of a class")
+        return -1, [], Fault(f"{text} begins with {_short(words[0])}; expected the number of a class")
     if not 0 <= number < classes:
         known = f"0 to {classes - 1}" if classes > 1 else "0"
-        return -1, [], Fault(f"class {words[0]} is unknown; expected {known}, as many as there are names")
+        return -1, [], Fault(f"class {_short(words[0])} is unknown; expected {known}, as many as there are names")
     fault = _misfit(text, len(values), dialect)
     if fault is not None and fault.spoils == "boxes":
         return -1, [], fault
     if fault is None and dialect.kind == "pose":
         fault = _point_fault(values[4:], dialect)
     return int(number), values, fault
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 24 else f"{word[:10]}...{word[-10:]}"
 
 
 def _misfit(text: str, length: int, dialect: Dialect) -> Fault | None:
