@@ -28,7 +28,19 @@ VALUES = (
     "\u00e9e\u0301\u2028".encode(), b"<", b">", b"&amp;", b"&x;", b"<!DOCTYPE x>", b"</annotation>", b"!!python/object:x",
     b"&a [*a]", b"*a", b"<<: 1", b": ", b"- ", b"#", b",", b"[" * 1500, b"<a>" * 3000, b"2001-01-01", b"1:2:3",
 )  # fmt: skip
-KINDS = ("replace", "replace", "replace", "drop", "insert", "exchange", "double line", "drop line", "flip", "cut", "wide")
+KINDS = (
+    "replace",
+    "replace",
+    "replace",
+    "drop",
+    "insert",
+    "exchange",
+    "double line",
+    "drop line",
+    "flip",
+    "cut",
+    "wide",
+)
 
 Operation = tuple[str, int, int, bytes]
 OPERATIONS = st.lists(

@@ -376,7 +376,7 @@ class InstanceDataSet(_Shared, DataSet):
             return ""
         kept = len(self.labels)
         for dropped, left, what in ((self._lost, len(self), "images"), (self._dropped, kept, "objects")):
-            if dropped > left:
+            if dropped > left and self._policy != "error":
                 return (
                     f"on_bad_record: {self._policy} leaves out {dropped:,} of {dropped + left:,} {what}, more than "
                     f"half, such as {self.repairs[0]}. Mend the data set: so many are wrong for one reason"

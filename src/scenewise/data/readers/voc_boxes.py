@@ -27,6 +27,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from os.path import splitext
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +135,9 @@ class VOCBoxes(InstanceDataSet):
         yield from super()._suspicions()
         if self._is_listed:
             return
-        known = {name.rpartition("/")[2] for name in self._names}
-        others = sorted(name for name in names_in(self._images) if key_of(name) and name not in known)
-        if others and not others[0].startswith("."):
+        known = {splitext(name)[0].lower() for name in xml_below(self._annotations)}
+        others = sorted(name for name in names_in(self._images) if (key := key_of(name)) and key.lower() not in known)
+        if others:
             message = f"{len(others):,} images have no XML file and are in no split, such as {others[0]}"
             yield Problem(str(self._images), message, "suspicion")
 

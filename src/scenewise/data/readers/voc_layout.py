@@ -85,11 +85,11 @@ class Layout:
         annotated: dict[Path, set[str]] = {}
         for name in list_names(place.listing)[:PROBED]:
             parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")] or [name]
-            file = f"{key_of(parts[-1]) or parts[-1]}.xml"
+            file = f"{key_of(parts[-1]) or parts[-1]}.xml".lower()
             for inner in {"", "/".join(parts[:-1]), "/".join(parts[1:-1])}:
                 folder = place.annotations / inner
                 if folder not in annotated:
-                    annotated[folder] = names_in(folder)
+                    annotated[folder] = {name.lower() for name in names_in(folder)}
                 if file in annotated[folder]:
                     return True
         return False
@@ -168,7 +168,7 @@ def _pair(folder: Path) -> tuple[Path, Path] | None:
     inner = {path.name.lower(): path for path in _folders(folder)}
     for names in FOLDERS:
         images, files = (inner.get(name.lower()) for name in names)
-        if images and files and (_has_xml(files) or any(_has_xml(path) for path in _folders(files))):
+        if images and files and any(_is_xml(name) for path in (files, *_folders(files)) for name in names_in(path)):
             return images, files
     return None
 

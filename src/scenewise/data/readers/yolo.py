@@ -243,7 +243,9 @@ class Yolo(InstanceDataSet):
         if self._bare and len(self.labels):
             images, labels = self._bare[0]
             expected = f"expected {labels}" if labels != images else "expected NAME.txt beside each NAME.jpg"
-            return f"no text file belongs to the images in {images}; {expected}{near_folder(Path(labels))}"
+            return (
+                f"no text file belongs to the images in {images}; {expected}{near_folder(Path(labels), of_labels=True)}"
+            )
         return super().unlabelled(needs)
 
     def _label_hint(self) -> str:
@@ -253,7 +255,7 @@ class Yolo(InstanceDataSet):
         images, labels = self._bare[0]
         if labels == images:
             return f"; expected NAME.txt beside each NAME.jpg in {images}, or folders images and labels"
-        return f"; {labels} has no text files: expected the labels of {images} there{near_folder(Path(labels))}"
+        return f"; {labels} has no text files: expected the labels of {images} there{near_folder(Path(labels), of_labels=True)}"
 
     def _suspicions(self) -> Iterator[Problem]:
         yield from super()._suspicions()

@@ -224,7 +224,8 @@ class Layout:
             try:
                 place = Resolver(self.root, ".", what=EXPECTED_ENTRY).find(str(entry))
             except DataError as error:
-                raise DataError(f"{self.named(split)} is {reprlib.repr(entry)}: {error}") from None
+                hint = near_folder(self.root.joinpath(*_plain_parts(str(entry)))) if "did you" not in str(error) else ""
+                raise DataError(f"{self.named(split)} is {reprlib.repr(entry)}: {error}{hint}") from None
         if not os.path.isdir(place) and place.suffix.lower() in IMAGE_SUFFIXES:
             raise DataError(f"{self.named(split)} is {reprlib.repr(entry)}, a picture; expected {EXPECTED_ENTRY}")
         return place
@@ -262,7 +263,9 @@ class Layout:
                 else:
                     files[index] = root / place
         problems = [
-            (str(listing), f"{reprlib.repr(lines[index])}: {errors[index]!s}") for index, file in enumerate(files) if file is None
+            (str(listing), f"{reprlib.repr(lines[index])}: {errors[index]!s}")
+            for index, file in enumerate(files)
+            if file is None
         ]
         return [file for file in files if file is not None], problems
 
@@ -526,14 +529,14 @@ def expected_labels(images: Path, root: Path) -> Path:
     return labels.joinpath(*parts[last + 1 :])
 
 
-def near_folder(labels: Path) -> str:
-    """The folder that may be meant where ``labels`` is not there: a clause for messages, empty where none is."""
-    missing = labels
+def near_folder(missing: Path, of_labels: bool = False) -> str:
+    """The folder that may be meant where ``missing`` is not there: a clause for messages, empty where none is."""
     while not os.path.isdir(missing.parent) and missing.parent != missing:
         missing = missing.parent
-    there = [folder for folder in _inner(missing.parent) if folder.name.lower() != "images"]
-    near = difflib.get_close_matches(missing.name, [folder.name for folder in there], n=1, cutoff=0.6)
-    found = [missing.parent / name for name in near] or [folder for folder in there if _has_texts(folder)]
+    there = [folder for folder in _inner(missing.parent) if not of_labels or folder.name.lower() != "images"]
+    near = difflib.get_close_matches(missing.name[:255], [folder.name for folder in there], n=1, cutoff=0.6)
+    found = [missing.parent / name for name in near]
+    found = found or [folder for folder in there if of_labels and _has_texts(folder)]
     return f"; did you mean {found[0]}?" if found else ""
 
 
