@@ -1,7 +1,7 @@
 """Mutated copies of valid data sets: whatever a file holds comes out as data or as one of scenewise's own errors.
 
-A mutation knows the structure of texts: numbers, words, quoted texts, brackets and lines are replaced, left out, doubled
-and exchanged; and bytes are flipped, cut off and put in. From a reader's tests::
+A mutation knows the structure of texts: numbers, words, quoted texts, brackets and lines are replaced, left out,
+doubled and exchanged; and bytes are flipped, cut off and put in. From a reader's tests::
 
     def test_mutated_files(tmp_path):
         fuzz(f"yolo:{write(tmp_path)}", [tmp_path / "data.yaml", tmp_path / "labels" / "train" / "a.txt"])
@@ -25,8 +25,9 @@ VALUES = (
     b"", b"0", b"-1", b"1", b"2", b"0.5", b"-0.5", b"1e308", b"-1e999", b"nan", b"inf", b"9" * 40, b"9" * 5000,
     b"1_000", b"0x10", "\u0663".encode(), b"true", b"null", b"~", b"[]", b"{}", b"[[", b"]", b"{", b"}", b"\"", b"'",
     b"a", b"../..", b"/etc/passwd", b"C:\\x", b"%2e%2e%2f", b"a" * 300, b"x\0y", b"\xff\xfe", b"\xef\xbb\xbf",
-    "\u00e9e\u0301\u2028".encode(), b"<", b">", b"&amp;", b"&x;", b"<!DOCTYPE x>", b"</annotation>", b"!!python/object:x",
-    b"&a [*a]", b"*a", b"<<: 1", b": ", b"- ", b"#", b",", b"[" * 1500, b"<a>" * 3000, b"2001-01-01", b"1:2:3",
+    "\u00e9e\u0301\u2028".encode(), b"<", b">", b"&amp;", b"&x;", b"<!DOCTYPE x>", b"</annotation>",
+    b"!!python/object:x", b"&a [*a]", b"*a", b"<<: 1", b": ", b"- ", b"#", b",", b"[" * 1500, b"<a>" * 3000,
+    b"2001-01-01", b"1:2:3",
 )  # fmt: skip
 KINDS = (
     "replace",
@@ -127,6 +128,7 @@ def fuzz(
     )
     def run(file, operations, policy, fields):
         nonlocal opened
+        message = ""
         _overwrite(file, mutate(originals[file], operations))
         try:
             data = open_data(source, needs=fields, on_bad_record=policy)
@@ -137,10 +139,11 @@ def fuzz(
             if also is not None:
                 also()
         except ScenewiseError as error:
-            assert "\n" not in str(error)
-            assert len(str(error)) < 3000
+            message = str(error)
         finally:
             _overwrite(file, originals[file])
+        assert "\n" not in message
+        assert len(message) < 3000
 
     run()
     assert cases * 0.02 < opened < cases * 0.98  # some mutations are harmless, and some are not

@@ -175,7 +175,7 @@ def test_a_mixture_is_refused_by_the_line_that_does_not_fit(tmp_path):
 
 
 def test_a_line_with_a_confidence(tmp_path):
-    with pytest.raises(DataError, match="5 numbers after the class; .*Is the last number a confidence or an angle"):
+    with pytest.raises(DataError, match=r"5 numbers after the class; .*Is the last number a confidence or an angle"):
         open_data(write(tmp_path, [f"{BOX} 0.9"]))
 
 

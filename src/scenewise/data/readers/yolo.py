@@ -255,7 +255,8 @@ class Yolo(InstanceDataSet):
         images, labels = self._bare[0]
         if labels == images:
             return f"; expected NAME.txt beside each NAME.jpg in {images}, or folders images and labels"
-        return f"; {labels} has no text files: expected the labels of {images} there{near_folder(Path(labels), of_labels=True)}"
+        hint = near_folder(Path(labels), of_labels=True)
+        return f"; {labels} has no text files: expected the labels of {images} there{hint}"
 
     def _suspicions(self) -> Iterator[Problem]:
         yield from super()._suspicions()

@@ -401,6 +401,8 @@ def _folders(root: Path) -> Iterator[tuple[str, Path]]:
         count += 1
     for folder in _inner(root):
         own = _child(folder, "images")
+        if os.path.isfile(folder / "data.yaml"):  # a data set of its own
+            continue
         if own is not None:
             yield folder.name, own
         elif folder.name in SPLITS and _has_images(folder):
