@@ -9,6 +9,7 @@ from PIL import Image
 from scenewise.data import check_data, open_data, splits_of
 from scenewise.errors import DataError
 from tests.data.readers.test_voc_boxes import xml
+from tests.data.twins import write_voc
 
 NEEDS = frozenset({"boxes", "labels"})
 
@@ -158,3 +159,16 @@ def test_one_broken_file_is_one_problem(tmp_path):
     assert [p.file for p in check_data(source).problems] == [f"{tmp_path}/1.xml", f"{tmp_path}/2.xml"]
     with pytest.raises(DataError, match=r"skip leaves out 2 of 3 images, more than half"):
         open_data(source, on_bad_record="skip")
+
+
+def test_lists_of_label_maps_may_hold_paths(tmp_path):
+    root = write_voc(tmp_path)
+    listing = root / "VOC2012" / "ImageSets" / "Segmentation" / "train.txt"
+    names = listing.read_text().split()
+    expected = [open_data(f"voc:{root}").image_id(index) for index in range(3)]
+    for form in ("JPEGImages/{}.jpg", "/data/VOC2012/JPEGImages/{}.jpg", "D:\\VOC\\{}.jpg", "{}.JPG"):
+        listing.write_text("\n".join(form.format(name) for name in names), encoding="utf-16")
+        data = open_data(f"voc:{root}")
+        assert [data.image_id(index) for index in range(3)] == expected == names
+        assert all("semantic" in data[index][1] for index in range(3))
+        assert splits_of(f"voc:{root}") == ("train", "val", "trainval")

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from os.path import splitext
 from pathlib import Path
 
-from scenewise.data.base import SPLITS, find_split, key_of, names_in, read_lines
+from scenewise.data.base import SPLITS, find_split, key_of, names_in
 from scenewise.data.names import Resolver
-from scenewise.data.readers.voc import FIRST, year_of
+from scenewise.data.readers.voc import FIRST, list_names, year_of
 from scenewise.errors import DataError
 from scenewise.files.images import IMAGE_SUFFIXES
 
 LISTS = Path("ImageSets") / "Main"
 FOLDERS = (("JPEGImages", "Annotations"), ("images", "annotations"), ("images", "labels"), ("images", "xmls"))
-FLAG = re.compile(r"\s+-?[01]$")  # of a list of a single class: whether an image has it
 PROBED = 20  # images of a list of which one must have an annotation, for the list to be a split
 
 
@@ -128,16 +127,6 @@ class Layout:
 
     def _resolver(self, folder: Path, suffixes: frozenset[str] | set[str], what: str) -> Resolver:
         return Resolver(self.root, folder.relative_to(self.root), suffixes=suffixes, what=what)
-
-
-def list_names(listing: Path) -> list[str]:
-    """The images that a list names, one per line, in quotes where a tool put them there; in a list of a single class
-    without the number after the name.
-
-    Raises:
-        DataError: as for :func:`~scenewise.data.base.read_lines`.
-    """
-    return [FLAG.sub("", line).strip("\"'") for line in read_lines(listing)]
 
 
 def _of_a_class(name: str, lists: dict[str, Place]) -> bool:

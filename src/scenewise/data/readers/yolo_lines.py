@@ -235,17 +235,16 @@ def some_lines(image: Path, file: Path, count: int) -> Iterator[Line]:
 
 def parse_line(words: list[str], classes: int, dialect: Dialect) -> tuple[int, list[float], Fault | None]:
     """The label, the numbers after it, and what is wrong."""
-    text = reprlib.repr(" ".join(words))
     try:
         number, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
-        return -1, [], Fault(f"{text} holds something that is no number; expected {dialect.form}")
+        return -1, [], Fault(f"{_text(words)} holds something that is no number; expected {dialect.form}")
     if not math.isfinite(number) or number != int(number):
-        return -1, [], Fault(f"{text} begins with {_short(words[0])}; expected the number of a class")
+        return -1, [], Fault(f"{_text(words)} begins with {_short(words[0])}; expected the number of a class")
     if not 0 <= number < classes:
         known = f"0 to {classes - 1}" if classes > 1 else "0"
         return -1, [], Fault(f"class {_short(words[0])} is unknown; expected {known}, as many as there are names")
-    fault = _misfit(text, len(values), dialect)
+    fault = _misfit(words, len(values), dialect)
     if fault is not None and fault.spoils == "boxes":
         return -1, [], fault
     if fault is None and dialect.kind == "pose":
@@ -253,11 +252,15 @@ def parse_line(words: list[str], classes: int, dialect: Dialect) -> tuple[int, l
     return int(number), values, fault
 
 
+def _text(words: list[str]) -> str:
+    return reprlib.repr(" ".join(words))
+
+
 def _short(word: str) -> str:
     return word if len(word) <= 24 else f"{word[:10]}...{word[-10:]}"
 
 
-def _misfit(text: str, length: int, dialect: Dialect) -> Fault | None:
+def _misfit(words: list[str], length: int, dialect: Dialect) -> Fault | None:
     """What is wrong with a line of ``length`` numbers after the class; a box or polygon where the other is expected
     spoils what is beyond its box."""
     if dialect.kind == "pose":
@@ -268,7 +271,7 @@ def _misfit(text: str, length: int, dialect: Dialect) -> Fault | None:
         if length == 4 if dialect.kind == "detect" else _is_polygon(length):
             return None
         spoils = "masks" if length == 4 or _is_polygon(length) else "boxes"
-    found = f"{text} has {length} number{'' if length == 1 else 's'} after the class"
+    found = f"{_text(words)} has {length} number{'' if length == 1 else 's'} after the class"
     if length == 4:
         found += ", a box"
     elif spoils == "masks":
