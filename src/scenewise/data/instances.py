@@ -36,6 +36,9 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 OVERHANG = 1.0  # pixels by which a box may leave its image: annotation tools round
+MENDABLE = (
+    0.2  # of the image's side: a box that leaves it by more is of another unit or form; cutting it off is a guess
+)
 CONTRADICTION = 0.5  # a box and the box around its mask whose IoU is less, with a pixel of slack, are not of one object
 
 
@@ -108,8 +111,9 @@ class InstanceDataSet(_Shared, DataSet):
     * ``"error"``: :func:`scenewise.open_data` refuses the data set and names the first. (A data set that is constructed
       directly, as the checker does, leaves them out and lists them in ``faults``.)
     * ``"skip"``: the object is left out; an image that is missing or of another size than stated is, with its objects.
-    * ``"fix"``: a box is cut off at the image's border, and a wrong image size is replaced by the true one. What can't
-      be mended without guessing is left out.
+    * ``"fix"``: a box is cut off at the image's border where no more than half of its width or height is beyond it,
+      and no more than a fifth of the image's (``MENDABLE``); a wrong image size is replaced by the true one. What can't
+      be mended without guessing is left out; nothing becomes an object of another kind.
 
     All that was left out or mended is listed in ``repairs``. An image without objects is a sample like any other.
 
@@ -137,6 +141,9 @@ class InstanceDataSet(_Shared, DataSet):
     _folder: Path  # of the images
     _names: Names  # of the images' files, below _folder
     _first: Int64  # [N+1], the row of each image's first object
+    _points: Float32 | None = None  # [A,P,3], x, y, visibility, where the format has keypoints
+    _dropped = 0  # objects that were left out, with those of images that were ...
+    _lost = 0  # ... and images
     _policy: OnBadRecord
 
     # ---- what a reader says of its records
@@ -244,11 +251,20 @@ class InstanceDataSet(_Shared, DataSet):
                     how = "left out, with its objects" if out else "the file's size is taken"
                     repairs.append(Problem(str(folder / name), f"{message}; {how}"))
             kept = place >= 0
+            self._lost += int((~kept).sum())
             place[kept] = np.arange(kept.sum())
             names, sizes = [name for name, keep in zip(names, kept, strict=True) if keep], sizes[kept]
             self.repairs = (*self.repairs, *repairs)
         self._names, self.sizes = Names(names), sizes
         return place
+
+    def _leave_out(self, file: str | Path, message: str) -> None:
+        """List an image of ``_policy`` that can't be used, for itself or its file of objects."""
+        if self._policy == "error":
+            self.faults = (*self.faults, Problem(str(file), message))
+        else:
+            self._lost += 1
+            self.repairs = (*self.repairs, Problem(str(file), f"{message}; left out"))
 
     def _mend_image(self, path: Path, sizes: Int32, index: int) -> str:
         """What is wrong with an image, "" where nothing is; row ``index`` of ``sizes`` becomes right, or -1 to leave it
@@ -291,6 +307,7 @@ class InstanceDataSet(_Shared, DataSet):
         else:
             self.repairs = (*self.repairs, *listed)
         order = np.flatnonzero(usable)
+        self._dropped = len(usable) - len(order)
         order = order[np.argsort(records.image[order], kind="stable")]
         self.boxes, self.labels, self.ignore = records.boxes[order], records.labels[order], records.ignore[order]
         self._first = np.searchsorted(records.image[order], np.arange(len(self) + 1))
@@ -306,7 +323,11 @@ class InstanceDataSet(_Shared, DataSet):
         """Cut off a box at the image's border, where that is what is wrong and is to be mended; whether it was."""
         if self._policy != "fix" or not fault.message.endswith(_OUTSIDE):
             return False
-        box = np.clip(records.boxes[row], 0, np.tile(self._bounds(records)[row], 2))
+        bounds = np.tile(self._bounds(records)[row], 2)
+        box = np.clip(records.boxes[row], 0, bounds)
+        beyond, sides = np.abs(records.boxes[row] - box), records.boxes[row, 2:] - records.boxes[row, :2]
+        if (beyond > MENDABLE * bounds + 1e-6).any() or (beyond > 0.5 * np.tile(sides, 2)).any():
+            return False
         if (box[2:] - box[:2] < self._overhang).any():
             return False
         records.boxes[row] = box
@@ -349,6 +370,30 @@ class InstanceDataSet(_Shared, DataSet):
 
     # ---- what is wrong
 
+    def unlabelled(self, needs: frozenset[str] = frozenset()) -> str:
+        """That there is no object, or no keypoint, or that most were left out."""
+        if needs and not needs & OBJECT_FIELDS:
+            return ""
+        kept = len(self.labels)
+        for dropped, left, what in ((self._lost, len(self), "images"), (self._dropped, kept, "objects")):
+            if dropped > left and self._policy != "error":
+                return (
+                    f"on_bad_record: {self._policy} leaves out {dropped:,} of {dropped + left:,} {what}, more than "
+                    f"half, such as {self.repairs[0]}. Mend the data set: so many are wrong for one reason"
+                )
+        if not len(self):
+            return ""
+        if self.ignore.all():
+            what = f"all {kept:,} objects are marked as crowd or difficult" if kept else "no object is labelled"
+            return f"{what} in its {len(self):,} images, so that nothing can be learned or measured{self._label_hint()}"
+        if "keypoints" in needs and self._points is not None and not (self._points[..., 2] > 0).any():
+            return f"no keypoint of its {kept:,} objects is labelled, so that nothing can be learned or measured"
+        return ""
+
+    def _label_hint(self) -> str:
+        """Where the labels were looked for, and what may be meant instead: the end of a sentence."""
+        return ""
+
     def missing(self) -> Iterator[Problem]:
         """Images that are not there."""
         present: dict[str, set[str]] = {}  # listing a folder once is far quicker than asking for each of its files
@@ -372,7 +417,18 @@ class InstanceDataSet(_Shared, DataSet):
             if name in seen:
                 yield Problem(str(self._folder / name), f"is more than once in split {self.split!r}", "suspicion")
             seen.add(name)
+        for first, second, why in near_equal(self.classes):
+            message = f"classes {first!r} and {second!r} {why}. Are they one class? Then give both the same name"
+            yield Problem(str(self.root), message, "suspicion")
+        if self._unit and len(self.boxes) and self.boxes.max() <= 1:
+            message = (
+                f"no corner of its {len(self.boxes):,} boxes is beyond 1; expected pixels. Are these parts of the "
+                "image's width and height, from 0 to 1? Then multiply them by the width and the height"
+            )
+            yield Problem(str(self.root), message, "suspicion")
 
+
+OBJECT_FIELDS = frozenset({"boxes", "labels", "masks", "keypoints"})
 
 _OUTSIDE = "expected a box inside the image"
 
@@ -383,6 +439,30 @@ def _what_is_wrong(box: Float64) -> str:
     width, height = box[2:] - box[:2]
     name, side = ("width", width) if width <= 0 else ("height", height)
     return f"has {name} {side:g}"
+
+
+def near_equal(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Pairs of ``names`` that may be one name written in two ways, with what tells them apart.
+
+    These are names that differ in upper and lower case, in spaces, hyphens and underscores, in a plural's s, or, from
+    six letters on, by one letter more inside the name (``bicyle``, ``bicycle``).
+    """
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(_plain(name), []).append(name)
+    case = "differ in upper and lower case, spaces or hyphens only"
+    pairs = [(group[0], other, case) for group in spelt.values() for other in group[1:]]
+    for plain, group in spelt.items():
+        if plain[:-1] in spelt and plain.endswith("s") and len(plain) > 3:
+            pairs.append((spelt[plain[:-1]][0], group[0], "differ in the plural's s only"))
+        inner = range(1, len(plain) - 1) if 6 <= len(plain) <= 40 else ()
+        shorter = {plain[:place] + plain[place + 1 :] for place in inner if plain[place].isalpha()}
+        pairs += [(spelt[other][0], group[0], "differ in one letter only") for other in sorted(shorter & spelt.keys())]
+    return pairs
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter not in " _-")
 
 
 def box_ious(a: Float64, b: Float64) -> Float64:

@@ -102,7 +102,10 @@ def test_an_image_without_objects_is_a_sample(tmp_path):
 
 
 def test_a_file_without_annotations(tmp_path):
-    data = open_data(write(tmp_path, lambda c: c.update(annotations=[])))
+    source = write(tmp_path, lambda c: c.update(annotations=[]))
+    with pytest.raises(DataError, match="no object is labelled in its 3 images"):
+        open_data(source)
+    data = open_data(source, allow_unlabelled=True)
     assert len(data) == 3
     assert data[0][1]["boxes"].shape == (0, 4)
 
@@ -419,7 +422,7 @@ def test_bad_records_are_left_out_or_mended_and_told(tmp_path, name, policy):
     records = 4 if name == "no object" else 3
     assert left == records - (not kept)
     assert str(data.repairs[0]).endswith(("left out", "with its objects", "cut off at the border", "kept"))
-    assert kept == (policy == "fix" and name in ("outside", "left of the image", "double id"))
+    assert kept == (policy == "fix" and name in ("left of the image", "double id"))
 
 
 def test_a_box_is_cut_off_at_the_border(tmp_path):
@@ -488,7 +491,11 @@ def test_an_image_of_another_size(tmp_path):
     with pytest.raises(DataError, match=message):
         data[0]
     assert [p.severity for p in check_data(source).problems] == ["error", "suspicion"]
-    assert len(open_data(source, on_bad_record="skip")) == 2
+    with pytest.raises(
+        DataError, match=r"on_bad_record: skip leaves out 2 of 3 objects, more than half, such as .*a\.png"
+    ):
+        open_data(source, on_bad_record="skip")
+    assert len(open_data(source, on_bad_record="skip", allow_unlabelled=True)) == 2
     mended = open_data(source, on_bad_record="fix", needs=frozenset({"boxes"}))
     assert mended[0][0].shape == (3, 42, 60)
     assert "the file's size is taken" in str(mended.repairs[0])
@@ -499,7 +506,7 @@ def test_a_turned_image(tmp_path):
     Image.fromarray(np.zeros((SIZE[1], SIZE[0], 3), np.uint8)).save(tmp_path / "train2017" / "a.png")
     with pytest.raises(DataError, match="Was the image turned by its EXIF orientation"):
         open_data(source)[0]
-    assert len(open_data(source, on_bad_record="fix")) == 2
+    assert len(open_data(source, on_bad_record="fix", allow_unlabelled=True)) == 2
 
 
 # --- the file as a whole

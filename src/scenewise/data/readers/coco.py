@@ -114,6 +114,14 @@ class Coco(InstanceDataSet):
         return tuple(sorted(found, key=lambda name: ([name.startswith(s) for s in (*LISTED, "")].index(True), name)))
 
     @classmethod
+    def sign(cls, path: Path) -> str:
+        """An annotation file."""
+        if path.suffix.lower() == ".json" and path.is_file():
+            return "a JSON file"
+        found = [file for kind in cls.kinds for file in _files(path, kind).values()]
+        return f"annotations/{found[0].name}" if found else ""
+
+    @classmethod
     def recognises(cls, root: Path) -> bool:
         """Whether there is an annotation file."""
         return root.is_file() or any(_files(root, kind) for kind in cls.kinds)
