@@ -486,8 +486,8 @@ def _tell_repairs(data: DataSet) -> None:
 
     for problem in data.repairs[:20]:
         _complain(str(problem))
-    if data.repairs:
-        _complain(describe_repairs(data))
+    if told := describe_repairs(data):
+        _complain(told)
 
 
 # ---- models

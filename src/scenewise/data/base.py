@@ -83,6 +83,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         takes_file: whether the path may be a file.
         faults: the bad records that were found at opening; they are in no sample. :func:`open_data` raises the first.
         repairs: the bad records that were left out or mended because ``on_bad_record`` says so.
+        notes: what was decided at opening, or looks wrong as a whole, and should be known before training starts.
         inputs: files of what systems take beside the images, by name, which :meth:`sample` adds.
         skeleton: of the keypoints, where it is known.
         benchmarks: names of metrics by which the set is measured besides the usual ones.
@@ -95,6 +96,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
 
     faults: tuple[Problem, ...] = ()
     repairs: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
     inputs: Mapping[str, Any] = {}
     skeleton: Skeleton | None = None
     benchmarks: ClassVar[tuple[str, ...]] = ()
@@ -177,6 +179,10 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
 
     def strays(self) -> Iterator[Problem]:
         """Files and entries beside this split's records that should not be, such as label maps without an image."""
+        return iter(())
+
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show; they tell, too, why records are bad."""
         return iter(())
 
     def examine(self, index: int) -> Examined:

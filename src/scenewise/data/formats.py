@@ -137,7 +137,7 @@ def open_data(
     data = construct(cls, root, split, needs=needs, on_bad_record=on_bad_record, **options)
     refuse(list(data.missing()), f"files of split {split!r} are missing")
     if data.faults:
-        hints = [problem.message for problem in data.strays() if problem.severity == "suspicion"]
+        hints = [problem.message for problem in data.suspicions()]
         cure = ". on_bad_record: skip leaves such records out, fix mends what it can"
         refuse(data.faults, "bad records", "".join(f". {hint}" for hint in hints[:1]) + cure)
     reason = "" if allow_unlabelled else data.unlabelled(needs)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.context import get_spawning_popen
 from os.path import split as split_path
 from os.path import splitext
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, OnBadRecord, Problem, names_in
+from scenewise.data.names import Resolver
 from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.files.images import image_size, read_image
@@ -39,14 +41,27 @@ OVERHANG = 1.0  # pixels by which a box may leave its image: annotation tools ro
 MENDABLE = (
     0.2  # of the image's side: a box that leaves it by more is of another unit or form; cutting it off is a guess
 )
+BLOCK = 1 << 19  # objects that are looked at together
 CONTRADICTION = 0.5  # a box and the box around its mask whose IoU is less, with a pixel of slack, are not of one object
 
 
 class _Shared:
-    """Attributes that are arrays travel as tensors, which a process of any start method takes over without a copy."""
+    """Attributes that are arrays go to new processes as tensors, in memory that all of them share.
+
+    The tensors are kept: the new process takes their memory over only after this one has gone on.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+        state = {name: value for name, value in vars(self).items() if name != "_sent"}
+        if get_spawning_popen() is None:  # copied, or written to a file
+            return state
+        sent: dict[str, tuple[Any, Tensor]] = vars(self).setdefault("_sent", {})
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                if name not in sent or sent[name][0] is not value:
+                    sent[name] = value, torch.from_numpy(value)
+                state[name] = sent[name][1]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update({k: v.numpy() if isinstance(v, Tensor) else v for k, v in state.items()})
@@ -91,7 +106,7 @@ class Records:
         mended: what was wrong and is no longer, by row.
     """
 
-    image: Int64
+    image: Int32 | Int64
     boxes: Float64
     labels: Int32
     ignore: Bool
@@ -116,6 +131,10 @@ class InstanceDataSet(_Shared, DataSet):
       be mended without guessing is left out; nothing becomes an object of another kind.
 
     All that was left out or mended is listed in ``repairs``. An image without objects is a sample like any other.
+
+    An object that lacks one field, where others have it, stays. Without keypoints, all its joints have visibility 0.
+    Without a mask, it is an object like others where masks are not wanted; where they are, it is to be ignored, and
+    the area of its box is its mask: nothing that lies there is background, and nothing is learned from it.
 
     Attributes:
         class_ids: the format's own number of each class, in label order.
@@ -144,6 +163,8 @@ class InstanceDataSet(_Shared, DataSet):
     _points: Float32 | None = None  # [A,P,3], x, y, visibility, where the format has keypoints
     _dropped = 0  # objects that were left out, with those of images that were ...
     _lost = 0  # ... and images
+    _unmasked: Bool | None = None  # [A], the objects that have no mask, where others have one
+    _not_found: tuple[Problem, ...] | None = None  # images, where a Resolver has looked for them
     _policy: OnBadRecord
 
     # ---- what a reader says of its records
@@ -201,7 +222,7 @@ class InstanceDataSet(_Shared, DataSet):
         if "labels" in self.fields:
             target["labels"] = torch.from_numpy(self.labels[rows].astype(np.int64))
         if "ignore" in self.fields:
-            target["ignore"] = torch.from_numpy(self.ignore[rows])
+            target["ignore"] = torch.from_numpy(self._ignored(rows))
         if "area" in self.fields and self.area is not None:
             target["area"] = torch.from_numpy(self.area[rows].astype(np.float32))
         if "masks" in self.fields:
@@ -212,6 +233,12 @@ class InstanceDataSet(_Shared, DataSet):
             target["keypoints"] = KeyPoints.of(skeleton)(points[..., :2].contiguous(), canvas_size=(height, width))
             target["visibility"] = Visibility.of(skeleton)(points[..., 2].long())
         return tv_tensors.Image(image), target  # type: ignore[return-value]
+
+    def _ignored(self, rows: Int64) -> Bool:
+        """Which of the objects ``rows`` are to be ignored, among them those without a mask where masks are wanted."""
+        if self._unmasked is not None and "masks" in self.fields:
+            return self.ignore[rows] | self._unmasked[rows]
+        return self.ignore[rows]
 
     def _boxes(self, rows: Int64, size: tuple[int, int]) -> Float64:
         """The boxes of the objects ``rows`` in an image of ``size``."""
@@ -233,18 +260,44 @@ class InstanceDataSet(_Shared, DataSet):
 
     # ---- opening
 
-    def _set_images(self, folder: Path, names: Sequence[str], sizes: Int32, policy: OnBadRecord) -> Int64:
+    def _find_images(self, resolver: Resolver, names: Sequence[str]) -> tuple[Path, list[str], dict[int, DataError]]:
+        """The folder of the images, their names below it, and the errors of those that are not found.
+
+        The folder is the first of the resolver's in which all are that are found, so that the images' names in samples
+        are those that the format gives them, as far as that can be.
+        """
+        places, errors = resolver.places(names)
+        found = [place for index, place in enumerate(places) if index not in errors]
+        starts = (f"{folder}/" if folder else "" for folder in (*resolver.folders, ""))
+        start = next(start for start in starts if all(place.startswith(start) for place in found))
+        below = [place if index in errors else place[len(start) :] for index, place in enumerate(places)]
+        return resolver.root / start, below, errors
+
+    def _set_images(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        sizes: Int32,
+        policy: OnBadRecord,
+        errors: Mapping[int, DataError] | None = None,
+    ) -> Int64:
         """Fill the table of images; the row of each of ``names`` in it, -1 for those that are left out, int64 [N].
 
-        With ``"skip"`` and ``"fix"`` every image is looked for and its header read.
+        With ``"skip"`` and ``"fix"`` every image is looked for and its header read. ``errors`` are of images that
+        :meth:`_find_images` has not found.
         """
         self._folder, self._policy = folder, policy
+        if errors is not None:
+            self._not_found = tuple(Problem.of(error) for error in errors.values()) if policy == "error" else ()
+        errors = errors or {}
         place = np.arange(len(names))
         if policy != "error":
             sizes = sizes.copy()
             repairs = []
             for index, name in enumerate(names):
                 message = self._mend_image(folder / name, sizes, index)
+                if index in errors:
+                    message, sizes[index] = Problem.of(errors[index]).message, -1
                 if message:
                     out = sizes[index, 0] < 0
                     place[index] = -1 if out else index
@@ -306,13 +359,26 @@ class InstanceDataSet(_Shared, DataSet):
             self.faults = (*self.faults, *listed)
         else:
             self.repairs = (*self.repairs, *listed)
+        return self._keep(records, usable)
+
+    def _keep(self, records: Records, usable: Bool) -> Int64:
+        """Move the ``usable`` records to the tables, in the order of their images; which rows they are, int64 [A].
+
+        Column by column, since there may be millions of rows: each is let go as soon as it has been put in order.
+        """
         order = np.flatnonzero(usable)
         self._dropped = len(usable) - len(order)
-        order = order[np.argsort(records.image[order], kind="stable")]
-        self.boxes, self.labels, self.ignore = records.boxes[order], records.labels[order], records.ignore[order]
-        self._first = np.searchsorted(records.image[order], np.arange(len(self) + 1))
-        for name, column in records.columns.items():
-            setattr(self, name, column[order])
+        image = records.image[order]
+        as_they_are = self._dropped == 0 and bool((image[1:] >= image[:-1]).all())
+        if not as_they_are:
+            place = np.argsort(image, kind="stable")
+            image, order = image[place], order[place]
+        self._first = np.searchsorted(image, np.arange(len(self) + 1, dtype=image.dtype))
+        records.columns |= {"boxes": records.boxes, "labels": records.labels, "ignore": records.ignore}
+        del image, records.boxes, records.labels, records.ignore, records.image
+        for name in [*records.columns]:
+            column = records.columns.pop(name)
+            setattr(self, name, column if as_they_are else column[order])
         return order
 
     @staticmethod
@@ -323,7 +389,7 @@ class InstanceDataSet(_Shared, DataSet):
         """Cut off a box at the image's border, where that is what is wrong and is to be mended; whether it was."""
         if self._policy != "fix" or not fault.message.endswith(_OUTSIDE):
             return False
-        bounds = np.tile(self._bounds(records)[row], 2)
+        bounds = np.tile(self._bounds(_part(records, slice(row, row + 1)))[0], 2)
         box = np.clip(records.boxes[row], 0, bounds)
         beyond, sides = np.abs(records.boxes[row] - box), records.boxes[row, 2:] - records.boxes[row, :2]
         if (beyond > MENDABLE * bounds + 1e-6).any() or (beyond > 0.5 * np.tile(sides, 2)).any():
@@ -342,6 +408,15 @@ class InstanceDataSet(_Shared, DataSet):
 
     def _box_faults(self, records: Records) -> Iterator[tuple[int, Fault]]:
         """The boxes that are none, and those that leave their image."""
+        many = 0
+        for start in range(0, len(records.boxes), BLOCK):
+            for row, fault, outside in self._box_faults_of(_part(records, slice(start, start + BLOCK))):
+                many += outside
+                yield row + start, fault
+        self._many_outside = many > max(3, len(records.boxes) // 3)
+
+    def _box_faults_of(self, records: Records) -> Iterator[tuple[int, Fault, bool]]:
+        """Their rows and faults, and whether they leave their image; of some of the records."""
         boxes = records.boxes
         sound = np.isfinite(boxes).all(1)
         with np.errstate(invalid="ignore"):
@@ -352,7 +427,7 @@ class InstanceDataSet(_Shared, DataSet):
             outside = (bounds > 0).all(1) & beyond.any(1)
         for row in np.flatnonzero(~sound).tolist():
             found, expected = self._box_text(records, row)
-            yield row, Fault(f"{found} {_what_is_wrong(boxes[row])}; expected {expected}")
+            yield row, Fault(f"{found} {_what_is_wrong(boxes[row])}; expected {expected}"), False
         for row in np.flatnonzero(sound & outside).tolist():
             found, _ = self._box_text(records, row)
             width, height = bounds[row]
@@ -363,8 +438,8 @@ class InstanceDataSet(_Shared, DataSet):
                     f"{found} covers x {x1:g} to {x2:g} and y {y1:g} to {y2:g} of an image of "
                     f"{width:g} x {height:g}{self._unit} (width x height); {_OUTSIDE}"
                 ),
+                True,
             )
-        self._many_outside = int((sound & outside).sum()) > max(3, len(boxes) // 3)
 
     _many_outside = False  # whether so many boxes leave their image that they may be of another form
 
@@ -396,6 +471,9 @@ class InstanceDataSet(_Shared, DataSet):
 
     def missing(self) -> Iterator[Problem]:
         """Images that are not there."""
+        if self._not_found is not None:
+            yield from self._not_found
+            return
         present: dict[str, set[str]] = {}  # listing a folder once is far quicker than asking for each of its files
         for name in self._names:
             folder, file = split_path(name)
@@ -408,9 +486,9 @@ class InstanceDataSet(_Shared, DataSet):
         """The bad records that were found at opening, and what they look like together."""
         yield from self.faults
         yield from self.repairs
-        yield from self._suspicions()
+        yield from dict.fromkeys((*self.notes, *self.suspicions()))
 
-    def _suspicions(self) -> Iterator[Problem]:
+    def suspicions(self) -> Iterator[Problem]:
         """Likely mistakes that all records together show."""
         seen: set[str] = set()
         for name in self._names:
@@ -431,6 +509,12 @@ class InstanceDataSet(_Shared, DataSet):
 OBJECT_FIELDS = frozenset({"boxes", "labels", "masks", "keypoints"})
 
 _OUTSIDE = "expected a box inside the image"
+
+
+def _part(records: Records, rows: slice) -> Records:
+    """Some of the records, without their faults."""
+    columns = {name: column[rows] for name, column in records.columns.items()}
+    return Records(records.image[rows], records.boxes[rows], records.labels[rows], records.ignore[rows], columns)
 
 
 def _what_is_wrong(box: Float64) -> str:
@@ -465,27 +549,32 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter not in " _-")
 
 
-def box_ious(a: Float64, b: Float64) -> Float64:
+def box_ious(a: Float32 | Float64, b: Float64) -> Float64:
     """The IoU of each box in ``a`` [A,4] with its counterpart in ``b``, each a pixel larger on all sides."""
-    a, b = (boxes + np.array([-0.5, -0.5, 0.5, 0.5]) for boxes in (a, b))
+    a, b = (boxes.astype(np.float64) + np.array([-0.5, -0.5, 0.5, 0.5]) for boxes in (a, b))
     overlap = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
     areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) for boxes in (a, b)]
     return overlap / np.maximum(areas[0] + areas[1] - overlap, 1e-9)
 
 
 def describe_repairs(data: DataSet) -> str:
-    """One line on what was left out or mended in ``data``; empty where nothing was."""
-    if not data.repairs:
-        return ""
-    count = len(data.repairs)
-    return f"{data.source}, split {data.split}: {count:,} bad record{'s' if count > 1 else ''} skipped or mended"
+    """What was left out, mended or decided at the opening of ``data``, in one line; empty where nothing was."""
+    parts = [f"{problem.file}: {problem.message}" for problem in data.notes]
+    if count := len(data.repairs):
+        mended = f"{count:,} bad record{'s' if count > 1 else ''} skipped or mended"
+        parts.insert(0, f"{data.source}, split {data.split}: {mended}")
+    return ". ".join(parts)
 
 
-def class_mapping(ids: Mapping[int, int], values: Int64) -> Int32:
-    """The label of each category id in ``values``; -1 for those that ``ids`` lacks."""
-    known = np.array(sorted(ids), np.int64)
-    place = np.minimum(np.searchsorted(known, values), max(len(known) - 1, 0))
-    labels = np.array([ids[i] for i in known.tolist()], np.int32)
+def places_of(known: Int64, values: Int64) -> Int32:
+    """The index in ``known``, unique numbers, of each of ``values``; -1 for those that are not in it. int32 [A]."""
+    found = np.full(len(values), -1, np.int32)
     if not len(known):
-        return np.full(len(values), -1, np.int32)
-    return np.where(known[place] == values, labels[place], np.int32(-1))
+        return found
+    order = np.argsort(known, kind="stable").astype(np.int32)
+    ordered = known[order]
+    for start in range(0, len(values), BLOCK):
+        part = values[start : start + BLOCK]
+        place = np.minimum(np.searchsorted(ordered, part), len(known) - 1)
+        found[start : start + BLOCK] = np.where(ordered[place] == part, order[place], np.int32(-1))
+    return found

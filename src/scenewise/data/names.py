@@ -54,7 +54,7 @@ class Resolver:
     ) -> None:
         self.root, self.what = root, what
         self._suffixes = frozenset(suffixes)
-        self._folders = tuple(dict.fromkeys(self._relative(folder) for folder in folders or (root,)))
+        self.folders = tuple(dict.fromkeys(self._relative(folder) for folder in folders or (root,)))
         self._listings: dict[str, frozenset[str]] = {}
         self._keys: dict[str, dict[str, list[str]]] = {}
         self._deep: dict[str, list[str]] | None = None  # key of a file's name -> its places below root
@@ -109,7 +109,7 @@ class Resolver:
         head, _, tail = name.rpartition("/")
         if name.startswith("/") or ".." in head or not tail or "\0" in name:
             return None
-        for folder in self._folders:
+        for folder in self.folders:
             inner = f"{folder}/{head}" if folder and head else folder or head
             if tail in self._listed(inner):
                 return f"{inner}/{tail}" if inner else tail
@@ -162,7 +162,7 @@ class Resolver:
         """The places of the file ``parts``, without the first ``dropped`` of them, in all folders; or in the first one
         that has it."""
         found: dict[str, None] = {}
-        for folder in self._folders:
+        for folder in self.folders:
             if in_order and found:
                 break
             places = [folder]
@@ -188,7 +188,7 @@ class Resolver:
 
     def _walk(self) -> Iterator[str]:
         seen: set[str] = set()
-        waiting = [*self._folders]
+        waiting = [*self.folders]
         looked_at = 0
         while waiting and looked_at < MAX_SEARCHED:
             folder = waiting.pop(0)
@@ -262,25 +262,26 @@ class Resolver:
         """The place that ``name`` states, for messages, as it stands in the file."""
         if len(name) > 200:
             name = f"{name[:80]}...{name[-80:]}"
-        name = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-        return str(self.root / self._folders[0] / name) if len(self._folders) == 1 else f"{self.root}: {name!r}"
+        name = name if name.isprintable() else repr(name)[1:-1]
+        return str(self.root / (self.folders[0] if len(self.folders) == 1 else "") / name)
 
     def _hint(self, name: str) -> str:
         where = ""
-        if len(self._folders) > 1:
-            where = " in " + " or ".join(str(self.root / folder) for folder in self._folders[:6])
+        if len(self.folders) > 1:
+            where = " in " + " or ".join(str(self.root / folder) for folder in self.folders[:6])
         self._hints += 1
         if self._hints > MAX_HINTS:
             return where
         tail = _key(self._readings(name)[0][0][-1])[:255]
+        digits = re.findall(r"\d+", tail)  # the image of another number is another image
         near: dict[str, str] = {}
-        for folder in self._folders:
+        for folder in self.folders:
             for there in self._listed(folder):
                 if abs(len(there) - len(tail)) <= 6 and len(near) < 20_000:
-                    near.setdefault(_key(there), _join(folder, there))
-        stem = splitext(tail)[0]
-        others = [key for key in near if splitext(key)[0] == stem]  # the same name with another ending
-        others = others or difflib.get_close_matches(tail, near, n=1, cutoff=0.6)
+                    key = _key(there)
+                    if re.findall(r"\d+", key) == digits:
+                        near.setdefault(splitext(key)[0], _join(folder, there))
+        others = difflib.get_close_matches(splitext(tail)[0], near, n=1, cutoff=0.6)
         return f"{where}; did you mean {near[others[0]]!r}?" if others else where
 
 
@@ -305,11 +306,12 @@ def _shared_end(a: Sequence[str], b: Sequence[str]) -> int:
 
 def _other_split(place: str, parts: Sequence[str]) -> bool:
     """Whether ``parts`` name the folder of a split, the last one counting, and ``place`` is in another one's."""
-    stated = [found for part in parts[:-1] if (found := _split_of(part))]
-    there = [found for part in place.split("/")[:-1] if (found := _split_of(part))]
+    stated = [found for part in parts[:-1] if (found := split_of(part))]
+    there = [found for part in place.split("/")[:-1] if (found := split_of(part))]
     return bool(stated and there) and stated[-1] not in there
 
 
-def _split_of(folder: str) -> str:
+def split_of(folder: str) -> str:
+    """The split that the name of a folder or a file tells of: ``train``, ``val`` or ``test``; empty for others."""
     found = SPLIT_FOLDER.fullmatch(folder)
     return next((word.lower() for word in found.groups() if word), "") if found else ""

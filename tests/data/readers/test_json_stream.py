@@ -61,8 +61,8 @@ def test_any_cut_gives_the_same_values(tmp_path, monkeypatch, chunk, indent, bom
         ('{"a" 1}', "expected a colon"),
         ("{a: 1}", "expected a name in double quotes"),
         ('{"a": ' + "[" * 100_000, "nested too deeply|Expecting value"),
-        ('{"a": [{"b": ' + "9" * 5000 + "}]}", r"column 8: a number that can't be read \(Exceeds the limit"),
-        ('{"a": ' + "9" * 5000 + "}", "column 7: a number that can't be read"),
+        ('{"a": [{"b": ' + "9" * 5000 + "}]}", r"column 8: a number can't be read \(Exceeds the limit"),
+        ('{"a": ' + "9" * 5000 + "}", "column 7: a number can't be read"),
         ('{"a": [{}, {"b": 1}{}]}', r"column 20: expected a comma or \]"),
         ('{"a": [{}, {"b": 1},]}', "column 21: Expecting value"),
         ('{"a": [{"b": [1, 2}]]}', "column 19: Expecting ',' delimiter"),
@@ -72,7 +72,7 @@ def test_any_cut_gives_the_same_values(tmp_path, monkeypatch, chunk, indent, bom
 def test_broken_files_are_named_with_the_place(tmp_path, text, message):
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=rf"a\.json: not valid JSON: .*{message}"):
+    with pytest.raises(DataError, match=rf"a\.json: (not valid JSON: )?.*{message}"):
         read_all(path)
 
 

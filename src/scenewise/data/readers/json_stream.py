@@ -8,6 +8,7 @@ can be read again later by :func:`read_at` and need not be kept.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,7 @@ class JsonStream:
         self._ended = False
         try:
             self._file: BinaryIO = path.open("rb")
+            self.size = os.fstat(self._file.fileno()).st_size  # bytes
         except OSError as error:
             raise DataError(f"{path}: can't be read ({error.strerror})") from None
 
@@ -96,7 +98,7 @@ class JsonStream:
                 at = self._at
                 key = self.value()
                 if key in seen:
-                    raise self._error(f"the key {key!r} is there a second time; expected each once", at)
+                    raise self._error(f"the key {key!r} is there a second time; expected each once", at, valid=True)
                 seen.add(key)
                 if self._peek() != ":":
                     raise self._error("expected a colon")
@@ -201,7 +203,7 @@ class JsonStream:
             except RecursionError:
                 raise self._error("nested too deeply") from None
             except ValueError as error:  # Python's limit to the digits of an integer
-                raise self._error(f"a number that can't be read ({str(error).partition(';')[0]})") from None
+                raise self._error(f"a number can't be read ({str(error).partition(';')[0]})", valid=True) from None
             else:
                 if end < len(self._text) - _TAIL or self._ended:
                     break
@@ -220,7 +222,7 @@ class JsonStream:
                 "not UTF-8 text; save the file again with the encoding UTF-8", start + error.start
             ) from None
 
-    def _error(self, expected: str, at: int | None = None) -> DataError:
+    def _error(self, expected: str, at: int | None = None, *, valid: bool = False) -> DataError:
         place = self._base + (self._at if at is None else at)
         line, column, left = 1, place + 1, place
         with self.path.open("rb") as file:
@@ -230,7 +232,8 @@ class JsonStream:
                 if b"\n" in before:
                     column = left + len(before) - before.rfind(b"\n")
             ended = " The file breaks off there" if not file.read(1) else ""
-        return DataError(f"{self.path}: not valid JSON: line {line}, column {column}: {expected}.{ended}".rstrip("."))
+        what = "" if valid else "not valid JSON: "
+        return DataError(f"{self.path}: {what}line {line}, column {column}: {expected}.{ended}".rstrip("."))
 
 
 def _bounds(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -255,22 +258,24 @@ def _bounds(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return begins[: len(ends)], ends
 
 
-def read_at(path: Path, starts: Iterable[int], lengths: Iterable[int]) -> list[Any]:
+def read_at(path: Path, starts: Iterable[int], lengths: Iterable[int], *, size: int | None = None) -> list[Any]:
     """The values that :meth:`JsonStream.elements` found at those places.
 
     Raises:
-        DataError: the file is gone or has another content there by now.
+        DataError: the file is gone, has another ``size`` in bytes than it had (where that is given), or another content
+            there by now.
     """
     values = []
+    changed = "another content is there; the file was changed after it was opened"
     try:
         with path.open("rb") as file:
+            if size is not None and os.fstat(file.fileno()).st_size != size:
+                raise DataError(f"{path}: {changed}")
             for start, length in zip(starts, lengths, strict=True):
                 file.seek(int(start))
                 values.append(json.loads(file.read(int(length)).decode("utf-8")))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from None
-    except ValueError:
-        raise DataError(
-            f"{path}: byte {start}: another content is there; the file was changed after it was opened"
-        ) from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: byte {start}: {changed}") from None
     return values

@@ -131,8 +131,9 @@ class VOCBoxes(InstanceDataSet):
         except DataError:
             return False
 
-    def _suspicions(self) -> Iterator[Problem]:
-        yield from super()._suspicions()
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show, and files of objects without an image."""
+        yield from super().suspicions()
         if self._is_listed:
             return
         known = {splitext(name)[0].lower() for name in xml_below(self._annotations)}

@@ -258,8 +258,9 @@ class Yolo(InstanceDataSet):
         hint = near_folder(Path(labels), of_labels=True)
         return f"; {labels} has no text files: expected the labels of {images} there{hint}"
 
-    def _suspicions(self) -> Iterator[Problem]:
-        yield from super()._suspicions()
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show, and labels without an image."""
+        yield from super().suspicions()
         for name in self._same:
             message = f"splits {self.split} and {name} are the same images; what is measured on those says nothing"
             yield Problem(str(self.root), message, "suspicion")
