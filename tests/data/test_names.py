@@ -139,11 +139,13 @@ def test_two_names_never_mean_one_file(tmp_path):
     resolver = Resolver(tmp_path, "images")
     assert resolver.place("x\\a.jpg") == "images/a.jpg"
     assert resolver.place("x\\a.jpg") == "images/a.jpg"
-    with pytest.raises(DataError, match=r"images/a\.jpg: both 'x\\\\a\.jpg' and 'y/a\.jpg' may mean this file"):
+    with pytest.raises(
+        DataError, match=r"y/a\.jpg: may mean .*images/a\.jpg, as 'x\\\\a\.jpg' does; expected an image"
+    ):
         resolver.find("y/a.jpg")
-    places, errors = Resolver(tmp_path, "images").places(["x/a.jpg", "a.jpg"])
+    places, errors = Resolver(tmp_path, "images").look_up(["x/a.jpg", "a.jpg"])
     assert places == ["x/a.jpg", "images/a.jpg"]
-    assert "both 'a.jpg' and 'x/a.jpg' may mean this file" in str(errors[0])
+    assert errors == {0: f"may mean {tmp_path}/images/a.jpg, as 'a.jpg' does; expected an image file for each"}
 
 
 @pytest.mark.parametrize(

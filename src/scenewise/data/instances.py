@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, OnBadRecord, Problem, names_in
-from scenewise.data.names import Resolver
+from scenewise.data.names import Resolver, printable
 from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.files.images import image_size, read_image
@@ -71,7 +71,7 @@ class Names(_Shared, Sequence[str]):
     """Strings in one array of bytes."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
         self._bytes = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
         self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
@@ -81,7 +81,7 @@ class Names(_Shared, Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"name {index} of {len(self)}")
-        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,9 @@ class InstanceDataSet(_Shared, DataSet):
     _dropped = 0  # objects that were left out, with those of images that were ...
     _lost = 0  # ... and images
     _unmasked: Bool | None = None  # [A], the objects that have no mask, where others have one
-    _not_found: tuple[Problem, ...] | None = None  # images, where a Resolver has looked for them
+    _resolved = False  # whether a Resolver has looked for the images; then ...
+    _absent: Int64  # ... these are not found, ...
+    _absent_why: Names  # ... and why
     _policy: OnBadRecord
 
     # ---- what a reader says of its records
@@ -260,18 +262,18 @@ class InstanceDataSet(_Shared, DataSet):
 
     # ---- opening
 
-    def _find_images(self, resolver: Resolver, names: Sequence[str]) -> tuple[Path, list[str], dict[int, DataError]]:
-        """The folder of the images, their names below it, and the errors of those that are not found.
+    def _find_images(self, resolver: Resolver, names: Sequence[str]) -> tuple[Path, list[str], dict[int, str]]:
+        """The folder of the images, their names below it, and why some are not found, by position.
 
         The folder is the first of the resolver's in which all are that are found, so that the images' names in samples
         are those that the format gives them, as far as that can be.
         """
-        places, errors = resolver.places(names)
-        found = [place for index, place in enumerate(places) if index not in errors]
+        places, why = resolver.look_up(names)
+        found = [place for index, place in enumerate(places) if index not in why]
         starts = (f"{folder}/" if folder else "" for folder in (*resolver.folders, ""))
         start = next(start for start in starts if all(place.startswith(start) for place in found))
-        below = [place if index in errors else place[len(start) :] for index, place in enumerate(places)]
-        return resolver.root / start, below, errors
+        below = [place if index in why else place[len(start) :] for index, place in enumerate(places)]
+        return resolver.root / start, below, why
 
     def _set_images(
         self,
@@ -279,36 +281,37 @@ class InstanceDataSet(_Shared, DataSet):
         names: Sequence[str],
         sizes: Int32,
         policy: OnBadRecord,
-        errors: Mapping[int, DataError] | None = None,
+        why: Mapping[int, str] | None = None,
     ) -> Int64:
         """Fill the table of images; the row of each of ``names`` in it, -1 for those that are left out, int64 [N].
 
-        With ``"skip"`` and ``"fix"`` every image is looked for and its header read. ``errors`` are of images that
-        :meth:`_find_images` has not found.
+        With ``"skip"`` and ``"fix"`` every image is looked for and its header read. ``why`` some are not found is told
+        by :meth:`_find_images`.
         """
         self._folder, self._policy = folder, policy
-        if errors is not None:
-            self._not_found = tuple(Problem.of(error) for error in errors.values()) if policy == "error" else ()
-        errors = errors or {}
+        absent = {} if why is None or policy != "error" else why
+        self._absent, self._absent_why = np.array([*absent], np.int64), Names(absent.values())
         place = np.arange(len(names))
         if policy != "error":
             sizes = sizes.copy()
             repairs = []
             for index, name in enumerate(names):
-                message = self._mend_image(folder / name, sizes, index)
-                if index in errors:
-                    message, sizes[index] = Problem.of(errors[index]).message, -1
+                if why is not None and index in why:
+                    message, sizes[index] = why[index], -1
+                else:
+                    message = self._mend_image(folder / name, sizes, index)
                 if message:
                     out = sizes[index, 0] < 0
                     place[index] = -1 if out else index
                     how = "left out, with its objects" if out else "the file's size is taken"
-                    repairs.append(Problem(str(folder / name), f"{message}; {how}"))
+                    repairs.append(Problem(str(folder / printable(name)), f"{message}; {how}"))
             kept = place >= 0
             self._lost += int((~kept).sum())
             place[kept] = np.arange(kept.sum())
             names, sizes = [name for name, keep in zip(names, kept, strict=True) if keep], sizes[kept]
             self.repairs = (*self.repairs, *repairs)
         self._names, self.sizes = Names(names), sizes
+        self._resolved = why is not None
         return place
 
     def _leave_out(self, file: str | Path, message: str) -> None:
@@ -471,8 +474,9 @@ class InstanceDataSet(_Shared, DataSet):
 
     def missing(self) -> Iterator[Problem]:
         """Images that are not there."""
-        if self._not_found is not None:
-            yield from self._not_found
+        if self._resolved:
+            for index, message in zip(self._absent.tolist(), self._absent_why, strict=True):
+                yield Problem(str(self._folder / printable(self._names[index])), message)
             return
         present: dict[str, set[str]] = {}  # listing a folder once is far quicker than asking for each of its files
         for name in self._names:

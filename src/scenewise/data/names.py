@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from os.path import splitext
 from pathlib import Path
@@ -71,37 +72,56 @@ class Resolver:
 
     def place(self, name: str) -> str:
         """Where the file that ``name`` means is, below ``root`` and with ``/``. Errors as for :meth:`find`."""
-        place = self._exact(name)
-        if place is not None:
-            return place
-        place = self._loosely(name)
-        self._refuse_two(place, self._loose.setdefault(place, name), name)
+        place, message = self._look(name)
+        if not place:
+            raise self._error(name, message)
         return place
 
     def places(self, names: Sequence[str]) -> tuple[list[str], dict[int, DataError]]:
-        """The places of many files, and the errors of those that are not found, by position; their place is the name.
+        """The places of many files, and the errors of those that are not found, by position.
 
-        A file that one name states exactly is not found by another one.
+        The place of those is the name itself. A file that one name states exactly is not found by another one.
         """
+        found, why = self.look_up(names)
+        return found, {index: self._error(names[index], message) for index, message in why.items()}
+
+    def look_up(self, names: Sequence[str]) -> tuple[list[str], dict[int, str]]:
+        """The same, with messages in place of errors: there may be a million."""
         found = [self._exact(name) for name in names]
-        errors: dict[int, DataError] = {}
+        why: dict[int, str] = {}
         if None in found:
             taken = {place: name for place, name in zip(found, names, strict=True) if place is not None}
             for index, name in enumerate(names):
                 if found[index] is None:
-                    try:
-                        place = self.place(name)
-                        self._refuse_two(place, taken.get(place, name), name)
+                    place, why[index] = self._look(name)
+                    if place and taken.get(place, name) != name:
+                        why[index] = self._doubled(place, taken[place])
+                    elif place:
                         found[index] = place
-                    except DataError as error:
-                        errors[index] = error
-        return [name if place is None else place for name, place in zip(names, found, strict=True)], errors
+                        del why[index]
+        return [name if place is None else place for name, place in zip(names, found, strict=True)], why
 
-    def _refuse_two(self, place: str, name: str, other: str) -> None:
-        if name != other:
-            raise DataError(
-                f"{self.root / place}: both {name!r} and {other!r} may mean this file; expected {self.what} for each"
-            )
+    def _error(self, name: str, message: str) -> DataError:
+        folder = self.root / (self.folders[0] if len(self.folders) == 1 else "")
+        return DataError(f"{folder / printable(name)}: {message}")
+
+    def _look(self, name: str) -> tuple[str, str]:
+        """The place of ``name``, empty where it is not found, and why not."""
+        place = self._exact(name)
+        if place is not None:
+            return place, ""
+        found = self._loosely(name)
+        if len(found) > 1:
+            listed = ", ".join(str(self.root / place) for place in found[:3])
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            return "", f"{len(found)} files fit: {listed}{more}; expected one"
+        if not found:
+            return "", f"not found; expected {self.what}{self._hint(name)}"
+        other = self._loose.setdefault(found[0], name)
+        return (found[0], "") if other == name else ("", self._doubled(found[0], other))
+
+    def _doubled(self, place: str, other: str) -> str:
+        return f"may mean {self.root / place}, as {printable(other)!r} does; expected {self.what} for each"
 
     # ---- the ways in which a name is tried
 
@@ -115,20 +135,29 @@ class Resolver:
                 return f"{inner}/{tail}" if inner else tail
         return None
 
-    def _loosely(self, name: str) -> str:
+    def _loosely(self, name: str) -> list[str]:
         if "\0" in name or len(name) > MAX_LENGTH:
-            return self._only(name, ())
-        for parts, outside in self._readings(name):
+            return []
+        readings = self._readings(name)
+        if not any(self._is_known(parts[-1]) for parts, _ in readings):
+            return []
+        for parts, outside in readings:
             for dropped in range(len(parts)):
                 found = self._in_folders(parts, dropped, in_order=dropped == 0 and not outside)
                 if found:
-                    return self._only(name, found)
-        parts = self._readings(name)[0][0]
+                    return found
+        parts = readings[0][0]
         found = self._in_subfolders(parts)
-        if not found and parts and _TASK.match(parts[-1]):
+        if not found and _TASK.match(parts[-1]):
             parts = [*parts[:-1], _TASK.sub("", parts[-1], count=1)]
             found = next(filter(None, (self._in_folders(parts, dropped) for dropped in range(len(parts)))), [])
-        return self._only(name, found)
+        return found
+
+    def _is_known(self, name: str) -> bool:
+        """Whether a file of this name may be anywhere below the folders; thousands may be missing, so that this is
+        asked first."""
+        files = self._files_below()
+        return _key(name) in files or _key(_TASK.sub("", name, count=1)) in files
 
     def _readings(self, name: str) -> list[tuple[list[str], bool]]:
         """The folders and the file that ``name`` may stand for, and whether they begin outside of the data set."""
@@ -176,22 +205,32 @@ class Resolver:
 
     def _in_subfolders(self, parts: Sequence[str]) -> list[str]:
         """The places of the file ``parts`` anywhere below the folders; those that share most folders with ``parts``."""
+        starts = [f"{folder}/" if folder else "" for folder in self.folders]
+        found = []
+        for place in self._files_below().get(_key(parts[-1]), []):
+            inner = [place[len(start) :] for start in starts if place.startswith(start)]
+            entered = any(not any(map(split_of, path.split("/")[:-1])) for path in inner)  # no folder of a split
+            if entered and not _other_split(place, parts):
+                found.append(place)
+        shared = [_shared_end([_key(part) for part in place.split("/")], [_key(p) for p in parts]) for place in found]
+        return [place for place, count in zip(found, shared, strict=True) if count == max(shared)]
+
+    def _files_below(self) -> dict[str, list[str]]:
+        """The places of all files below the folders by the key of their name, with and without its ending."""
         if self._deep is None:
             self._deep = {}
             for place in self._walk():
                 name = place.rpartition("/")[2]
                 for key in {_key(name), *([_key(splitext(name)[0])] if self._has_suffix(name) else [])}:
                     self._deep.setdefault(key, []).append(place)
-        found = [place for place in self._deep.get(_key(parts[-1]), []) if not _other_split(place, parts)]
-        shared = [_shared_end([_key(part) for part in place.split("/")], [_key(p) for p in parts]) for place in found]
-        return [place for place, count in zip(found, shared, strict=True) if count == max(shared)]
+        return self._deep
 
     def _walk(self) -> Iterator[str]:
         seen: set[str] = set()
-        waiting = [*self.folders]
+        waiting = deque(self.folders)
         looked_at = 0
         while waiting and looked_at < MAX_SEARCHED:
-            folder = waiting.pop(0)
+            folder = waiting.popleft()
             if folder in seen:
                 continue
             seen.add(folder)
@@ -199,11 +238,9 @@ class Resolver:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
                         looked_at += 1
-                        if entry.name.startswith("."):
-                            continue
                         if not entry.is_dir(follow_symlinks=False):
                             yield _join(folder, entry.name)
-                        elif not SPLIT_FOLDER.fullmatch(entry.name):
+                        elif not entry.name.startswith("."):
                             waiting.append(_join(folder, entry.name))
             except (OSError, ValueError):
                 continue
@@ -247,23 +284,7 @@ class Resolver:
     def _has_suffix(self, name: str) -> bool:
         return splitext(name)[1].lower() in self._suffixes
 
-    # ---- errors
-
-    def _only(self, name: str, found: Sequence[str]) -> str:
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = ", ".join(str(self.root / place) for place in found[:3])
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise DataError(f"{self._stated(name)}: {len(found)} files fit: {listed}{more}; expected one")
-        raise DataError(f"{self._stated(name)}: not found; expected {self.what}{self._hint(name)}")
-
-    def _stated(self, name: str) -> str:
-        """The place that ``name`` states, for messages, as it stands in the file."""
-        if len(name) > 200:
-            name = f"{name[:80]}...{name[-80:]}"
-        name = name if name.isprintable() else repr(name)[1:-1]
-        return str(self.root / (self.folders[0] if len(self.folders) == 1 else "") / name)
+    # ---- messages
 
     def _hint(self, name: str) -> str:
         where = ""
@@ -283,6 +304,12 @@ class Resolver:
                         near.setdefault(splitext(key)[0], _join(folder, there))
         others = difflib.get_close_matches(splitext(tail)[0], near, n=1, cutoff=0.6)
         return f"{where}; did you mean {near[others[0]]!r}?" if others else where
+
+
+def printable(name: str) -> str:
+    """``name`` as it can stand in a message: in one line, without marks that can't be written, not too long."""
+    name = name if name.isprintable() else repr(name)[1:-1]
+    return name if len(name) <= 200 else f"{name[:80]}...{name[-80:]}"
 
 
 def _key(name: str) -> str:

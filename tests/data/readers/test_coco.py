@@ -295,7 +295,7 @@ FAULTS = {
     ),
     "no box": (
         lambda c: [c["annotations"][0].pop(key) for key in ("bbox", "segmentation")],
-        r"annotation 11: has neither bbox nor segmentation; expected x, y, width, height",
+        WHERE + r"has neither bbox nor segmentation; expected x, y, width, height",
     ),
     "three numbers": (entry(bbox=[1, 2, 3]), r"annotation 11: bbox is \[1, 2, 3\]; expected x, y, width, height"),
     "words": (entry(bbox=["a", 2, 3, 4]), r"annotation 11: bbox is \['a', 2, 3, 4\]; expected x, y"),

@@ -107,9 +107,9 @@ def test_lists_with_sub_folders(tmp_path):
 def test_a_name_that_is_not_there(tmp_path):
     source = place(tmp_path, ("JPEGImages/image_1.png", "Annotations/image_1.xml"))
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("image_1\nimage_7\n")
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("image_1\nimge_1\n")
     with pytest.raises(
-        DataError, match=r"train\.txt: 'image_7': .*not found; expected an image; did you mean .*image_1"
+        DataError, match=r"train\.txt: 'imge_1': .*not found; expected an image; did you mean .*image_1"
     ):
         open_data(source)
     data = open_data(source, on_bad_record="skip")

@@ -110,9 +110,9 @@ class Coco(InstanceDataSet):
         joints = self._set_classes(content)
         self._note_images(content)
         resolver = resolver_of(root, self._file, self.split, images, content.names)
-        folder, names, errors = self._find_images(resolver, content.names)
+        folder, names, why = self._find_images(resolver, content.names)
         content.names.clear()
-        place = self._set_images(folder, names, content.sizes, on_bad_record, errors)
+        place = self._set_images(folder, names, content.sizes, on_bad_record, why)
         self._set_image_ids(content, place)
         self._set_objects(self._records(content, place, joints), needs)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scenewise.data.base import no_split
-from scenewise.data.names import Resolver, split_of
+from scenewise.data.names import Resolver, printable, split_of
 from scenewise.errors import DataError
 
 YEAR = re.compile(r"\d{4}")
@@ -138,18 +138,14 @@ def resolver_of(root: Path, file: Path, split: str, images: str | None, names: S
             resolvers.append(Resolver(base, *there))
     sample = [names[i * len(names) // min(len(names), TRIED)] for i in range(min(len(names), TRIED))]
     for resolver in resolvers:
-        if not names or len(resolver.places(sample)[1]) < len(sample):
+        if not names or len(resolver.look_up(sample)[1]) < len(sample):
             return resolver
-    errors = [resolver.places(names[:1])[1].get(0) for resolver in resolvers]
-    if "not found" not in str(errors[0]):
-        raise DataError(f"{file}: {errors[0]}")
+    why = resolvers[0].look_up(names[:1])[1].get(0, "")
+    if not why.startswith("not found"):
+        raise DataError(f"{file}: the image {printable(names[0])}: {why}")
     listed = ", ".join(str(base / folder) for base, folders in tries for folder in folders)
-    hint = str(errors[0]).rpartition("; ")[2] if "did you mean" in str(errors[0]) else ""
-    first = names[0][:200] if names[0].isprintable() else repr(names[0][:200])
-    raise DataError(
-        f"{file}: the image {first} is not found; expected it in one of {listed}{hint and '; '}{hint}. "
-        "The option images names another folder"
-    )
+    near = "; did" + why.rpartition("; did")[2] if "; did" in why else ". The option images names another folder"
+    raise DataError(f"{file}: the image {printable(names[0])} is not found; expected it in one of {listed}{near}")
 
 
 def _folders(root: Path) -> list[Path]:
