@@ -2,6 +2,7 @@
 
     python benchmarks/coco_file.py                     makes the file where it is not there, and measures
     python benchmarks/coco_file.py --images 5000       a smaller one
+    python benchmarks/coco_file.py --images 1000000 --per-image 10 --boxes --no-peer      ten million boxes
 
 Each is opened in a process of its own; the peak of its resident memory is the system's figure for it. Then two loader
 processes read every record of an epoch in random order, boxes and outlines but no pixels, and the memory that each has
@@ -23,8 +24,9 @@ import numpy as np
 IMAGES, PER_IMAGE, CATEGORIES = 118_287, 7.27, 80  # as in train2017, with 860,001 objects
 
 
-def write_file(path: Path, images: int) -> None:
-    """An annotation file with polygons of about 40 points, a crowd now and then, and the fields that COCO's have."""
+def write_file(path: Path, images: int, per_image: float, boxes: bool) -> None:
+    """An annotation file with polygons of about 40 points, or boxes only, a crowd now and then, and the fields that
+    COCO's have."""
     rng = np.random.default_rng(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     address = "http://images.cocodataset.org/train2017/"
@@ -40,9 +42,9 @@ def write_file(path: Path, images: int) -> None:
             }
             file.write((", " if i else "") + json.dumps(image))
         file.write('], "annotations": [')
-        count = round(images * PER_IMAGE)
+        count = round(images * per_image)
         owners = rng.permutation(np.repeat(np.arange(images), -(-count // images)))[:count].tolist()
-        shapes = [_shape(rng, crowd=number % 100 == 0) for number in range(5000)]
+        shapes = [_shape(rng, crowd=number % 100 == 0, boxes=boxes) for number in range(5000)]
         for number, owner in enumerate(owners):
             shape = shapes[number % len(shapes)]
             category = number % CATEGORIES + 1
@@ -52,7 +54,7 @@ def write_file(path: Path, images: int) -> None:
         file.write('], "categories": ' + json.dumps(categories) + "}")
 
 
-def _shape(rng: np.random.Generator, crowd: bool) -> str:
+def _shape(rng: np.random.Generator, crowd: bool, boxes: bool) -> str:
     """An annotation without its ids and its closing brace."""
     width, height = rng.uniform(8, 300, 2)
     x, y = rng.uniform(0, 1, 2) * (640 - width, 480 - height)
@@ -64,6 +66,7 @@ def _shape(rng: np.random.Generator, crowd: bool) -> str:
         runs = rng.multinomial(480 * 640, np.ones(120) / 120).tolist()
         code, low, high = {"counts": runs, "size": [480, 640]}, np.zeros(2), np.array([640.0, 480.0])
     box = [*low.tolist(), *(high - low).round(2).tolist()]
+    code = [] if boxes else code
     return json.dumps({"segmentation": code, "area": box[2] * box[3] / 2, "iscrowd": int(crowd), "bbox": box})[:-1]
 
 
@@ -137,14 +140,21 @@ def growth(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--per-image", type=float, default=PER_IMAGE, help="objects per image")
+    parser.add_argument("--boxes", action="store_true", help="no outlines")
+    parser.add_argument("--no-peer", action="store_true", help="without pycocotools")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/scenewise-coco"))
     arguments = parser.parse_args()
-    path = arguments.folder / f"made_{arguments.images}.json"
+    kind = "boxes" if arguments.boxes else "made"
+    path = arguments.folder / f"{kind}_{arguments.images}_{arguments.per_image:g}.json"
     if not path.exists():
-        write_file(path, arguments.images)
+        write_file(path, arguments.images, arguments.per_image, arguments.boxes)
+        for index in range(0, arguments.images, max(1, arguments.images // 200)):
+            (arguments.folder / f"{index:012}.jpg").touch()
     print(f"{path.stat().st_size / 2**20:.0f} MiB, {arguments.images:,} images; load {os.getloadavg()[0]:.1f}")
     for name in OPEN:
-        measure(name, path)
+        if name != "pycocotools" or not arguments.no_peer:
+            measure(name, path)
     growth(path)
 
 

@@ -273,7 +273,7 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path, or a packaged or published name.")],
-    data: Annotated[str, typer.Option(help="The data set, as format:path.")],
+    data: Annotated[str, typer.Option(help="The data set, as format:path or a path.")],
     split: Annotated[str, typer.Option(help="Which part of it.")] = "test",
     weights_file: WeightsOption = None,
     precision: PrecisionOption = "32",
@@ -326,7 +326,7 @@ def evaluate(
 @app.command()
 def proposals(
     finder: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model that finds boxes, or selective-search.")],
-    data: Annotated[str, typer.Option(help="The data set, as format:path.")],
+    data: Annotated[str, typer.Option(help="The data set, as format:path or a path.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file, ending in .safetensors.")],
     split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
     count: Annotated[int, typer.Option(min=1, help="Boxes of an image, at most.")] = 2000,
@@ -339,7 +339,7 @@ def proposals(
     from scenewise.engine.proposals import write_proposals
 
     model: Any = finder if finder == "selective-search" else _load(finder, None)
-    opened = open_data(data, split, needs=frozenset({"boxes"}), on_bad_record=on_bad_record)
+    opened = open_data(data, split, needs=frozenset({"boxes"}), on_bad_record=on_bad_record, allow_unlabelled=True)
     _tell_repairs(opened)
     with _bar("proposals", len(opened)) as advance:
         write_proposals(
@@ -410,7 +410,7 @@ def _short(value: float | None) -> str:
 
 @data_app.command("check")
 def data_check(
-    source: Annotated[str, typer.Argument(metavar="FORMAT:PATH")],
+    source: Annotated[str, typer.Argument(metavar="[FORMAT:]PATH")],
     split: Annotated[list[str] | None, typer.Option(help="Which part; all by default.")] = None,
     needs: NeedsOption = None,
     json: JsonOption = False,
@@ -447,7 +447,7 @@ def data_check(
 
 @data_app.command("show")
 def data_show(
-    source: Annotated[str, typer.Argument(metavar="FORMAT:PATH")],
+    source: Annotated[str, typer.Argument(metavar="[FORMAT:]PATH")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures.")] = Path("out"),
     split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
     count: Annotated[int, typer.Option(help="How many samples, spread evenly over the split.", min=1)] = 8,
@@ -460,7 +460,7 @@ def data_show(
     from scenewise.files.atomic import atomic_path
     from scenewise.results.picture import draw_sample
 
-    data = open_data(source, split, needs=_fields(needs), on_bad_record=on_bad_record)
+    data = open_data(source, split, needs=_fields(needs), on_bad_record=on_bad_record, allow_unlabelled=True)
     _tell_repairs(data)
     shown = min(count, len(data))
     with _bar("draw", shown) as advance:
@@ -486,8 +486,8 @@ def _tell_repairs(data: DataSet) -> None:
 
     for problem in data.repairs[:20]:
         _complain(str(problem))
-    if data.repairs:
-        _complain(describe_repairs(data))
+    if told := describe_repairs(data):
+        _complain(told)
 
 
 # ---- models

@@ -39,6 +39,7 @@ class DataSettings(_Settings):
     train_split: str = "train"
     val_split: str | None = "val"  # None: no validation; the last checkpoint is then the best
     on_bad_record: Literal["error", "skip", "fix"] = "error"  # a box without an area, say: refuse, leave out, mend
+    allow_unlabelled: bool = False  # take a split without usable labels, or one that lost most of them by on_bad_record
     inputs: dict[str, str] = {}  # files of what the system takes beside the training images, such as {proposals: FILE}
     val_inputs: dict[str, str] = {}  # the same of the validation images
     workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone

@@ -102,7 +102,7 @@ def test_a_split_that_can_not_be_opened_is_a_problem(tmp_path):
     root = write_camvid(tmp_path)
     (root / "val.txt").write_text("")
     report = check_data(f"camvid:{root}")
-    assert report.problems == [Problem(f"{root}/val.txt", "the list is empty; expected one entry a line")]
+    assert report.problems == [Problem(f"{root}/val.txt", "the list is empty; expected one entry per line")]
     assert report.splits == {"train": 3, "test": 2}
     assert [p.message for p in check_data(f"camvid:{root}", ["dev"]).problems] == [
         "there is no split 'dev'; splits here: train, val, test; expected a list dev.txt of its images"

@@ -20,11 +20,15 @@ from scenewise.errors import DataError, suggest
 from scenewise.fields.semantic import SemanticMask
 from scenewise.fields.table import find_input, with_companions
 from scenewise.files.images import IMAGE_SUFFIXES, read_image, read_label_map
+from scenewise.files.text import read_text
 from scenewise.types import IGNORE, Sample, Skeleton, Target
 
 UInt8 = npt.NDArray[np.uint8]
 
 UNIONS = frozenset({"trainval", "all"})  # the names of splits that hold the images of others by design
+
+SPLITS = ("train", "val", "valid", "validation", "test")  # usual names
+VALIDATION = frozenset({"val", "valid", "validation"})  # names of one and the same split
 
 OnBadRecord = Literal["error", "skip", "fix"]
 
@@ -79,6 +83,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         takes_file: whether the path may be a file.
         faults: the bad records that were found at opening; they are in no sample. :func:`open_data` raises the first.
         repairs: the bad records that were left out or mended because ``on_bad_record`` says so.
+        notes: what was decided at opening, or looks wrong as a whole, and should be known before training starts.
         inputs: files of what systems take beside the images, by name, which :meth:`sample` adds.
         skeleton: of the keypoints, where it is known.
         benchmarks: names of metrics by which the set is measured besides the usual ones.
@@ -91,6 +96,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
 
     faults: tuple[Problem, ...] = ()
     repairs: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
     inputs: Mapping[str, Any] = {}
     skeleton: Skeleton | None = None
     benchmarks: ClassVar[tuple[str, ...]] = ()
@@ -99,6 +105,14 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     split: str
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...] | None = None
+
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """What marks ``path``, a folder or a file, as a data set of this format, such as ``data.yaml with names``.
+
+        Empty where nothing does. It only lists folders and reads small files, and raises nothing.
+        """
+        return ""
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
@@ -148,12 +162,27 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     def image_id(self, index: int) -> str:
         """The name of image ``index`` within the data set."""
 
+    def unlabelled(self, needs: frozenset[str] = frozenset()) -> str:
+        """Why training on this split, or measuring by it, would be for nothing: what of it is not labelled.
+
+        Args:
+            needs: the target fields that are wanted; empty: all.
+
+        Returns:
+            What was found and the cure, to follow the name of the data set; empty where there are labels.
+        """
+        return ""
+
     def missing(self) -> Iterator[Problem]:
         """The files of this split that are not there. Only lists folders, so it can run at each start of training."""
         return iter(())
 
     def strays(self) -> Iterator[Problem]:
         """Files and entries beside this split's records that should not be, such as label maps without an image."""
+        return iter(())
+
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show; they tell, too, why records are bad."""
         return iter(())
 
     def examine(self, index: int) -> Examined:
@@ -210,6 +239,21 @@ class LabelMapDataSet(DataSet):
         if "semantic" not in self.fields:
             return tv_tensors.Image(image), {"image_id": self.image_id(index)}
         return self._sample(index, image, self._values(index))
+
+    def unlabelled(self, needs: frozenset[str] = frozenset()) -> str:
+        """That each pixel of all label maps is to be ignored. Reads them up to the first one with a class."""
+        if not len(self) or (needs and "semantic" not in needs):
+            return ""
+        for index in range(len(self)):
+            try:
+                if (self.table[np.unique(self._values(index).numpy())] != IGNORE).any():
+                    return ""
+            except DataError:  # is found when it is read
+                return ""
+        return (
+            f"no pixel of its {len(self):,} label maps has a class, so that nothing can be learned or measured; "
+            f"expected {describe_table(self.table)}"
+        )
 
     def _values(self, index: int) -> Tensor:
         path = self.label_path(index)
@@ -370,19 +414,12 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a list file, stripped, without empty ones.
 
     Raises:
-        DataError: it is not there, is not UTF-8 text, or has no line.
+        DataError: it can't be read, as for :func:`~scenewise.files.text.read_text`, or has no line.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found") from None
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line]
     if not lines:
-        raise DataError(f"{path}: the list is empty; expected one entry a line")
+        raise DataError(f"{path}: the list is empty; expected one entry per line")
     return lines
 
 
@@ -390,3 +427,15 @@ def no_split(root: Path, split: str, splits: Sequence[str], expected: str) -> Da
     """The error that ``root`` has no split of that name; ``expected`` says what would make one."""
     there = f"splits here: {', '.join(splits)}" if splits else "no split is here"
     return DataError(f"{root}: there is no split {split!r}{suggest(split, splits)}; {there}; expected {expected}")
+
+
+def find_split(root: Path, split: str, splits: Sequence[str], expected: str) -> str:
+    """Which of ``splits`` is meant by ``split``: itself, or the only one of ``val``, ``valid`` and ``validation``.
+
+    Raises:
+        DataError: none is; ``expected`` says what would make one.
+    """
+    near = [name for name in splits if name == split] or [name for name in splits if {name, split} <= VALIDATION]
+    if len(near) != 1:
+        raise no_split(root, split, splits, expected)
+    return near[0]

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from scenewise.data.base import INVALID, UNIONS, DataSet, LabelMapDataSet, Problem
-from scenewise.data.formats import construct, find_reader
+from scenewise.data.formats import all_readers, construct, find_reader, naming_what_is_here
 from scenewise.data.instances import InstanceDataSet
+from scenewise.data.recognise import describe
 from scenewise.errors import DataError
 from scenewise.types import IGNORE, Sample
 
@@ -55,7 +57,7 @@ def check_data(
     """All problems of the data set ``source``. Reads every file once.
 
     Args:
-        source: a ``format:path`` string.
+        source: a ``format:path`` string, or a path alone.
         splits: which to check; without it all that there are. VOC's trainval is then left out, since its images are
             those of train and val.
         progress: called after each image with the number of images that are done and that there are.
@@ -72,11 +74,13 @@ def check_data(
     """
     reader, root = find_reader(source, needs)
     if splits is None:
-        there = reader.splits(root)
+        with naming_what_is_here(reader, root):
+            there = reader.splits(root)
         splits = [split for split in there if split not in UNIONS] or there[:1]
     problems: list[Problem] = []
     if not splits:
-        problems.append(Problem(str(root), "no split is there that could be checked"))
+        hint = "" if reader.sign(root) else f"; {describe(root, all_readers(), reader.format)}"
+        problems.append(Problem(str(root), f"no split is there that could be checked{hint}"))
     opened: list[DataSet] = []
     for split in splits:
         try:
@@ -86,6 +90,9 @@ def check_data(
     check = _Check(sum(len(data) for data in opened), progress)
     for data in opened:
         problems.extend(check.split(data))
+        if (reason := data.unlabelled(needs)) and not data.faults:
+            severity: Literal["error", "suspicion"] = "error" if isinstance(data, InstanceDataSet) else "suspicion"
+            problems.append(Problem(str(root), f"split {data.split!r}: {reason}", severity))
     problems.extend(check.whole(root, opened))
     classes = opened[0].classes if opened and "semantic" in opened[0].fields else ()
     totals = sum(check.labels.values(), np.zeros(256, np.int64))

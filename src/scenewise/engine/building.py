@@ -34,7 +34,13 @@ class InHand:
 def open_training_data(recipe: Recipe) -> DataSet:
     """The training split that the recipe names, with the fields that its system needs."""
     data, needs = recipe.data, interface_of(recipe.system, recipe.arguments).needs
-    opened = open_data(data.train, data.train_split, needs=needs, on_bad_record=data.on_bad_record)
+    opened = open_data(
+        data.train,
+        data.train_split,
+        needs=needs,
+        on_bad_record=data.on_bad_record,
+        allow_unlabelled=data.allow_unlabelled,
+    )
     return with_inputs(opened, data.inputs)
 
 
@@ -45,8 +51,14 @@ def open_validation_data(recipe: Recipe) -> DataSet | None:
         return None
     needs = truth_for(interface.needs, interface.fills)
     source = data.val or data.train
-    opened = open_data(source, data.val_split, needs=needs, on_bad_record=data.on_bad_record).only(needs)
-    return with_inputs(opened, data.val_inputs)
+    opened = open_data(
+        source,
+        data.val_split,
+        needs=needs,
+        on_bad_record=data.on_bad_record,
+        allow_unlabelled=data.allow_unlabelled,
+    )
+    return with_inputs(opened.only(needs), data.val_inputs)
 
 
 def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_hand: Model | None = None) -> Model:

@@ -91,8 +91,8 @@ class Loop:
         self.log = Log(folder) if self.first else None
         self.progress = Progress(self.total, quiet)
         for opened in (self.data, self.validation):
-            if opened is not None and opened.repairs:
-                self.progress.note(describe_repairs(opened))
+            if opened is not None and (told := describe_repairs(opened)):
+                self.progress.note(told)
         self.saved = time.monotonic()
 
     # ---- the loop

@@ -54,7 +54,7 @@ def write_proposals(
         find = functools.partial(selective_search, max_boxes=count)
     else:
         find = finder
-    opened = (open_data(data, split) if isinstance(data, str) else data).only(frozenset())
+    opened = (open_data(data, split, allow_unlabelled=True) if isinstance(data, str) else data).only(frozenset())
     found = {}
     for index in range(len(opened)):
         name = opened.image_id(index)

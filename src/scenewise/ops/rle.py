@@ -301,7 +301,7 @@ def _to_texts(changes: Sequence[npt.NDArray[np.int64]], pixels: int) -> list[str
 
 def _from_text(text: str | bytes, where: str) -> npt.NDArray[np.int64]:
     """The counts that COCO's ``text`` stands for; neither their signs nor their sum is checked here."""
-    raw = text.encode("utf-8") if isinstance(text, str) else text
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     values = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
     bad = np.flatnonzero((values < 0) | (values > 63))
     if len(bad):

@@ -102,7 +102,10 @@ def test_an_image_without_objects_is_a_sample(tmp_path):
 
 
 def test_a_file_without_annotations(tmp_path):
-    data = open_data(write(tmp_path, lambda c: c.update(annotations=[])))
+    source = write(tmp_path, lambda c: c.update(annotations=[]))
+    with pytest.raises(DataError, match="no object is labelled in its 3 images"):
+        open_data(source)
+    data = open_data(source, allow_unlabelled=True)
     assert len(data) == 3
     assert data[0][1]["boxes"].shape == (0, 4)
 
@@ -203,6 +206,10 @@ def test_a_single_file_is_not_every_split(tmp_path):
 def test_images_elsewhere(tmp_path):
     source = write(tmp_path, folder="pictures")
     assert open_data(source, images="pictures").image_path(0) == tmp_path / "pictures" / "a.png"
+    assert open_data(source).image_path(1) == tmp_path / "pictures" / "sub" / "b.png"  # the only ones of these names
+    assert open_data(source).image_id(1) == "pictures/sub/b"
+    for file in ("a.png", "sub/b.png", "c.png"):
+        (tmp_path / "pictures" / file).rename(tmp_path / "pictures" / file.replace(".png", "-1.png"))
     with pytest.raises(DataError, match=r"the image a\.png is not found; expected it in one of .*train2017"):
         open_data(source)
     with pytest.raises(DataError, match="nowhere: not found; expected the folder of the images"):
@@ -286,13 +293,22 @@ FAULTS = {
         entry(bbox=[-5, 10, 20, 8], segmentation=[[-5, 10, 15, 10, 15, 18, -5, 18]]),
         WHERE + r".*covers x -5 to 15.*inside the image",
     ),
-    "no box": (without("bbox"), r"annotation 11: has no bbox; expected x, y, width, height"),
+    "no box": (
+        lambda c: [c["annotations"][0].pop(key) for key in ("bbox", "segmentation")],
+        WHERE + r"has neither bbox nor segmentation; expected x, y, width, height",
+    ),
     "three numbers": (entry(bbox=[1, 2, 3]), r"annotation 11: bbox is \[1, 2, 3\]; expected x, y, width, height"),
     "words": (entry(bbox=["a", 2, 3, 4]), r"annotation 11: bbox is \['a', 2, 3, 4\]; expected x, y"),
     "unknown category": (entry(category_id=19), WHERE + r"category_id 19 is no category; known: 18, 44, 90"),
     "unknown image": (entry(image_id=8), r"annotation 11: image_id 8 is the id of no image"),
-    "text for an id": (entry(image_id="7"), r"annotation 11: image_id is '7'; expected an integer"),
-    "no id": (without("id"), r"annotations\[0\]: has no id; expected an integer"),
+    "list for an id": (entry(image_id=[7]), r"annotation 11: image_id is \[7\]; expected an integer or a text"),
+    "half an id": (entry(image_id=7.5), r"annotation 11: image_id is 7\.5; expected an integer or a text"),
+    "unknown text": (entry(image_id="x"), r"annotation 11: image_id 'x' is the id of no image"),
+    "no image id": (without("image_id"), "annotation 11: has no image_id; expected an integer or a text"),
+    "no category id": (
+        without("category_id"),
+        WHERE + "has no category_id; expected one of the 3 categories",
+    ),
     "no object": (lambda c: c["annotations"].insert(0, [1]), r"annotations\[0\]: is \[1\]; expected an object"),
     "double id": (
         entry(1, id=11),
@@ -320,7 +336,6 @@ FAULTS = {
         entry(segmentation=[[10, 10, 18, float("nan"), 18, 18]]),
         WHERE + "segmentation: a polygon has a number that is not finite",
     ),
-    "no mask": (entry(segmentation=[]), WHERE + "has no segmentation, where others have one"),
     "contradiction": (
         entry(bbox=[30, 10, 8, 8]),
         WHERE + r"bbox \[30, 10, 8, 8\] and segmentation, whose own box is \[10, 10, 8, 8\], contradict",
@@ -368,7 +383,6 @@ POINT_FAULTS = {
         entry(keypoints=[1, 2, 2]),
         "keypoints has 3 numbers; expected x, y, visibility of each of 3 keypoints, 9",
     ),
-    "none": (without("keypoints"), "has no keypoints; expected x, y, visibility of each of 3"),
     "nested": (entry(keypoints=[[1, 2, 2]] * 3), r"keypoints is \[\[1, 2, 2\].*; expected a flat list of numbers"),
     "visibility": (
         entry(keypoints=[12, 13, 3, 0, 0, 0, 0, 0, 0]),
@@ -419,7 +433,7 @@ def test_bad_records_are_left_out_or_mended_and_told(tmp_path, name, policy):
     records = 4 if name == "no object" else 3
     assert left == records - (not kept)
     assert str(data.repairs[0]).endswith(("left out", "with its objects", "cut off at the border", "kept"))
-    assert kept == (policy == "fix" and name in ("outside", "left of the image", "double id"))
+    assert kept == (policy == "fix" and name in ("left of the image", "double id"))
 
 
 def test_a_box_is_cut_off_at_the_border(tmp_path):
@@ -488,7 +502,11 @@ def test_an_image_of_another_size(tmp_path):
     with pytest.raises(DataError, match=message):
         data[0]
     assert [p.severity for p in check_data(source).problems] == ["error", "suspicion"]
-    assert len(open_data(source, on_bad_record="skip")) == 2
+    with pytest.raises(
+        DataError, match=r"on_bad_record: skip leaves out 2 of 3 objects, more than half, such as .*a\.png"
+    ):
+        open_data(source, on_bad_record="skip")
+    assert len(open_data(source, on_bad_record="skip", allow_unlabelled=True)) == 2
     mended = open_data(source, on_bad_record="fix", needs=frozenset({"boxes"}))
     assert mended[0][0].shape == (3, 42, 60)
     assert "the file's size is taken" in str(mended.repairs[0])
@@ -499,7 +517,7 @@ def test_a_turned_image(tmp_path):
     Image.fromarray(np.zeros((SIZE[1], SIZE[0], 3), np.uint8)).save(tmp_path / "train2017" / "a.png")
     with pytest.raises(DataError, match="Was the image turned by its EXIF orientation"):
         open_data(source)[0]
-    assert len(open_data(source, on_bad_record="fix")) == 2
+    assert len(open_data(source, on_bad_record="fix", allow_unlabelled=True)) == 2
 
 
 # --- the file as a whole
@@ -514,7 +532,10 @@ def test_a_turned_image(tmp_path):
         (lambda c: c.update(images={}), r"images is no list; expected a list of objects"),
         (lambda c: c["categories"][1].update(id=44), r"categories\[1\]: id 44 is that of another category, too"),
         (lambda c: c["categories"][1].update(name="spoon"), r"several categories have the name 'spoon'"),
-        (lambda c: c["categories"][1].pop("id"), r"categories\[1\] is .*; expected an integer id and a name"),
+        (
+            lambda c: c["categories"][1].pop("id"),
+            r"categories\[1\] is .*; expected an id \(an integer or a text\) and a name",
+        ),
     ],
 )
 def test_a_file_that_is_none(tmp_path, change, message):
@@ -523,7 +544,7 @@ def test_a_file_that_is_none(tmp_path, change, message):
 
 
 def test_keypoints_that_are_not_described(tmp_path):
-    with pytest.raises(DataError, match="no category has keypoints; expected one list of names"):
+    with pytest.raises(DataError, match="no category has keypoints; expected a list of their names"):
         open_data(write(tmp_path), needs=frozenset({"keypoints"}))
 
 

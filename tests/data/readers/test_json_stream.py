@@ -12,6 +12,8 @@ CONTENT = {
     "info": {"a": [1, {"b": None}], "text": 'quotes " and \\ and ünïcode ☂'},
     "empty": [],
     "numbers": [1, -2.5e-3, 123456789012345678, True, None, "x", [], {}],
+    "texts": [{"a": '"}]{', "b\\": "\\\\", "c": ['\\"', '"']}, {"]": "\\"}, [["["]], {"d": "{"}],
+    "mixed": [{"a": 1}, 5, [2], "}", {"b": []}, None],
     "annotations": [{"id": i, "name": "ж" * (i % 3), "x": [i / 7, 1e9, -0.0], "o": {"k": [[]]}} for i in range(30)],
     "last": 1234567,
 }
@@ -22,9 +24,11 @@ def read_all(path):
     with JsonStream(path) as stream:
         for key in stream.members():
             if stream.is_array():
-                elements = [*stream.elements()]
-                result[key] = [value for _, _, value in elements]
-                places += elements
+                result[key] = []
+                for starts, lengths, values in stream.elements():
+                    assert len(starts) == len(lengths) == len(values)
+                    result[key] += values
+                    places += zip(starts, lengths, values, strict=True)
             else:
                 result[key] = stream.value()
     return result, places
@@ -57,12 +61,18 @@ def test_any_cut_gives_the_same_values(tmp_path, monkeypatch, chunk, indent, bom
         ('{"a" 1}', "expected a colon"),
         ("{a: 1}", "expected a name in double quotes"),
         ('{"a": ' + "[" * 100_000, "nested too deeply|Expecting value"),
+        ('{"a": [{"b": ' + "9" * 5000 + "}]}", r"column 8: a number can't be read \(Exceeds the limit"),
+        ('{"a": ' + "9" * 5000 + "}", "column 7: a number can't be read"),
+        ('{"a": [{}, {"b": 1}{}]}', r"column 20: expected a comma or \]"),
+        ('{"a": [{}, {"b": 1},]}', "column 21: Expecting value"),
+        ('{"a": [{"b": [1, 2}]]}', "column 19: Expecting ',' delimiter"),
+        ('{"a": [1], "b": 2, "a": []}', "column 20: the key 'a' is there a second time; expected each once"),
     ],
 )
 def test_broken_files_are_named_with_the_place(tmp_path, text, message):
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=rf"a\.json: not valid JSON: .*{message}"):
+    with pytest.raises(DataError, match=rf"a\.json: (not valid JSON: )?.*{message}"):
         read_all(path)
 
 
@@ -80,6 +90,13 @@ def test_a_fault_is_found_without_reading_on(tmp_path, monkeypatch):
 def test_not_utf8(tmp_path):
     (tmp_path / "a.json").write_bytes(b'{"a": "\xff\xfe\xff"}')
     with pytest.raises(DataError, match=r"a\.json: .*not UTF-8 text"):
+        read_all(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path, encoding):
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding=encoding)
+    with pytest.raises(DataError, match=r"a\.json: UTF-16 text; expected UTF-8\. Save the file again"):
         read_all(tmp_path / "a.json")
 
 

@@ -336,14 +336,14 @@ def test_camvid_pairs_of_different_names(tmp_path):
 def test_camvid_an_empty_list(tmp_path):
     root = write_camvid(tmp_path)
     (root / "val.txt").write_text("\n \n")
-    with pytest.raises(DataError, match=r"val\.txt: the list is empty; expected one entry a line"):
+    with pytest.raises(DataError, match=r"val\.txt: the list is empty; expected one entry per line"):
         open_data(f"camvid:{root}", "val")
 
 
 def test_camvid_a_list_that_is_no_text(tmp_path):
     root = write_camvid(tmp_path)
     (root / "val.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"val\.txt: not UTF-8 text \(byte 0\)"):
+    with pytest.raises(DataError, match=r"val\.txt: begins as UTF-16 and is not valid"):
         open_data(f"camvid:{root}", "val")
 
 

@@ -103,7 +103,10 @@ def test_each_fault_is_one_clear_error(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', "byte 0: <!DOCTYPE, which is not read; expected plain XML"),
+        (
+            '<!DOCTYPE x [<!ENTITY a "b">]><annotation/>',
+            "<!DOCTYPE at character 0, which is not read; expected plain XML",
+        ),
         ("<annotation><object></annotation>", "not valid XML"),
         ("", "not valid XML"),
     ],
@@ -116,12 +119,34 @@ def test_files_that_are_none(tmp_path, text, message):
 def test_other_encodings_hide_no_entities(tmp_path):
     source = write(tmp_path)
     (tmp_path / "Annotations" / "a.xml").write_text("<!DOCTYPE x><annotation/>", encoding="utf-16")
-    with pytest.raises(DataError, match=r"a\.xml: UTF-16; expected XML as UTF-8"):
+    with pytest.raises(DataError, match=r"a\.xml: <!DOCTYPE at character 0, which is not read"):
+        open_data(source)
+    header = b"<?xml version='1.0' encoding='cp037'?>"
+    (tmp_path / "Annotations" / "a.xml").write_bytes(header + "<!DOCTYPE x><annotation/>".encode("cp037"))
+    with pytest.raises(DataError, match=r"a\.xml: <!DOCTYPE at character 38"):
+        open_data(source)
+
+
+@pytest.mark.parametrize(("encoding", "stated"), [("utf-16", "utf-16"), ("utf-16", "utf-8"), ("gbk", "gbk")])
+def test_xml_of_other_encodings_is_read(tmp_path, encoding, stated):
+    source = write(tmp_path, {"a": xml(("狗", 0, 1, 1, 9, 9))})
+    text = f"<?xml version='1.0' encoding='{stated}'?>{xml(('狗', 0, 1, 1, 9, 9))}"
+    (tmp_path / "Annotations" / "a.xml").write_bytes(text.encode(encoding))
+    assert open_data(source).classes == ("狗",)
+
+
+def test_xml_of_an_encoding_that_is_not_stated(tmp_path):
+    source = write(tmp_path)
+    (tmp_path / "Annotations" / "a.xml").write_bytes(xml(("狗", 0, 1, 1, 9, 9)).encode("gbk"))
+    with pytest.raises(DataError, match=r"a\.xml: not UTF-8 text .*Save the file as UTF-8"):
+        open_data(source)
+    (tmp_path / "Annotations" / "a.xml").write_bytes(b"<?xml version='1.0' encoding='rot13'?><annotation/>")
+    with pytest.raises(DataError, match=r"a\.xml: can't be read in the encoding that it states"):
         open_data(source)
 
 
 def test_a_missing_annotation_and_another_size(tmp_path):
-    source = write(tmp_path, {"a": xml(size=(30, 60)), "b": xml(size=(0, 0))})
+    source = write(tmp_path, {"a": xml(size=(30, 60)), "b": xml(("dog", 0, 1, 1, 9, 9), size=(0, 0))})
     data = open_data(source)
     assert data[1][0].shape == (3, 40, 60)  # many tools state 0 x 0
     with pytest.raises(DataError, match=r"a\.jpg: the image is 60 x 40 .*a\.xml says 60 x 30"):

@@ -57,7 +57,7 @@ def test_polygons(tmp_path):
 def test_data_yaml_names_folders(tmp_path):
     source = write(tmp_path)
     (tmp_path / "data.yaml").write_text("names: [cat, dog]\ntest: ../images/valid\n")
-    assert splits_of(source) == ("train", "valid", "test")
+    assert splits_of(source) == ("train", "test")
     assert open_data(source, "test").image_path(0) == tmp_path / "images" / "valid" / "a.png"
 
 
@@ -96,13 +96,21 @@ def test_a_box_is_cut_off_at_the_border(tmp_path):
     assert "cut off at the border" in str(data.repairs[0])
 
 
+@pytest.mark.parametrize("line", ["0 0.95 0.5 0.2 0.2", "0 0.8 0.5 0.9 0.2", "0 0.5 0.5 1.6 0.2", "0 30 20 12 8"])
+def test_what_leaves_the_image_far_is_left_out(tmp_path, line):
+    kept = "1 0.5 0.5 0.2 0.2\n"
+    small = line == "0 0.95 0.5 0.2 0.2"  # a quarter of it is outside
+    data = open_data(write(tmp_path, {"a": f"{line}\n{kept}"}), on_bad_record="fix")
+    assert data[0][1]["labels"].tolist() == ([0, 1] if small else [1])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("names: cat", "names is 'cat'; expected a list of names"),
         ("names: {1: cat}", "expected a list of names, or of 0, 1, 2"),
         ("names: [cat, cat]", "'cat' is there more than once"),
-        ("[1]", r"holds \[1\]; expected entries such as names"),
+        ("[1]", r"holds \['1'\]; expected entries such as names"),
         ("names: [", "not YAML"),
         ("nc: 2", r"neither data\.yaml with names nor classes\.txt"),
     ],

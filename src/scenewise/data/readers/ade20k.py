@@ -70,6 +70,15 @@ class ADE20K(LabelMapDataSet):
             raise DataError(f"{base / 'images' / folder}: no image; expected ADE_{split}_00000001.jpg and so on")
 
     @classmethod
+    def sign(cls, path: Path) -> str:
+        """The folders of images and label maps of a split."""
+        try:
+            found = cls.splits(path)
+        except DataError:
+            return ""
+        return f"images/{FOLDERS[found[0]]} and annotations/{FOLDERS[found[0]]}" if found else ""
+
+    @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
         """Those of train and val whose folders are there."""
         base = base_of(root)

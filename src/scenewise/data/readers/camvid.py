@@ -51,6 +51,12 @@ class CamVid(LabelMapDataSet):
         """Those of train, val and test that have a list."""
         return tuple(split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file())
 
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """A list and a folder of label maps of the same split."""
+        found = [split for split in cls.splits(path) if (path / f"{split}annot").is_dir()]
+        return f"{found[0]}.txt and {found[0]}annot" if found else ""
+
     def _pair(self, line: str, images: dict[str, str]) -> tuple[str, str]:
         """The image's and the label map's file, below root, that a line of a list names."""
         line = line.replace("\\", "/")

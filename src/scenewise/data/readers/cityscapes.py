@@ -79,6 +79,11 @@ class Cityscapes(LabelMapDataSet):
             raise DataError(f"{folder}: no image; expected CITY/CITY_000000_000019{self.image_ending}")
 
     @classmethod
+    def sign(cls, path: Path) -> str:
+        """The folders of images and label maps."""
+        return f"{IMAGES} and gtFine or gtCoarse" if cls.splits(path) else ""
+
+    @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
         """Those with a folder of images and one of fine or coarse label maps."""
         return tuple(

@@ -1,19 +1,22 @@
 """COCO's annotation files: ``coco:PATH`` or ``coco:PATH/TO/FILE.json``.
 
 Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; the format as https://cocodataset.org/#format-data has
-it. In a folder ``PATH`` the annotations and images of a split are
-
-    PATH/annotations/instances_SPLIT.json             boxes, masks
-    PATH/annotations/person_keypoints_SPLIT.json      read instead where keypoints are needed
-    PATH/SPLIT/, PATH/images/SPLIT/, PATH/images/ or PATH/, whichever holds the first image
-
-A split is what stands for SPLIT in the files' names; ``train`` also finds ``train2017``. The images of a single file
-are looked for beside it in the same way, from its own folder and from the one above.
+it, and as CVAT, Label Studio, Roboflow and others write it. Where files are is told in
+:mod:`scenewise.data.readers.coco_layout`. A split is what stands for SPLIT there; ``train`` also finds ``train2017``,
+and ``val`` finds ``valid``. The images of a single file are looked for beside it in the same way, from its own folder
+and from the one above.
 
 * Boxes are x, y, width, height from the image's upper left corner, not from the first pixel's centre.
 * Keypoints count from the first pixel's centre; 0.5 is added on reading.
-* Category ids may have gaps; classes are in the order of their ids, which are kept in ``class_ids``.
+* Category ids may have gaps; classes are in the order of their ids, which are kept in ``class_ids``. Ids may be texts:
+  where they are numbers, they count as such; else classes are in the order of the file and ``class_ids`` is 1, 2, ...
+* A category that has no object in any split and is only the supercategory of others is no class.
 * A mask is a list of polygons or a run-length code. ``iscrowd`` objects become ``ignore``.
+* What is null, or left out, is not known: a box then is that of the outline (four zeros beside an outline count as
+  left out), an area the box's where other objects have one. Objects without a mask or without keypoints stay: see
+  :class:`~scenewise.data.instances.InstanceDataSet`.
+* Categories may have keypoints of their own. Lists that differ stand one after the other in the skeleton; an object has
+  visibility 0 in those that are not its own.
 
 A file of a million annotations is read piece by piece (:mod:`scenewise.data.readers.json_stream`); outlines stay in the
 file and are read again with their image. The file must not change while the data set is in use.
@@ -23,34 +26,39 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from scenewise.data.base import OnBadRecord, Problem, no_split, ranges
+from scenewise.data.base import OnBadRecord, Problem, ranges
 from scenewise.data.instances import (
+    BLOCK,
     CONTRADICTION,
     OVERHANG,
     Bool,
     Fault,
     Float32,
+    Float64,
     InstanceDataSet,
+    Int32,
     Int64,
     Records,
     box_ious,
-    class_mapping,
+    places_of,
 )
-from scenewise.data.readers.coco_content import BOX_FORM, NO_ID, Content
-from scenewise.data.readers.json_stream import read_at
+from scenewise.data.readers.coco_content import BOX_FORM, ID_FORM, NO_ID, Content, Ids, without_empty
+from scenewise.data.readers.coco_layout import ROBOFLOW, file_of, files_of, own_split, resolver_of, siblings
+from scenewise.data.readers.coco_skeleton import Joints, joints_of
+from scenewise.data.readers.json_stream import JsonStream, read_at
 from scenewise.errors import DataError
 from scenewise.ops import rle
 from scenewise.ops.polygons import polygons_to_mask
-from scenewise.types import Skeleton
 
-YEAR = re.compile(r"\d{4}")
-LISTED = ("train", "val", "test")
+HEAD = 1 << 16  # bytes from which an annotation file is told
+LISTS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
 
 
 class Coco(InstanceDataSet):
@@ -71,10 +79,13 @@ class Coco(InstanceDataSet):
     kinds: ClassVar[tuple[str, ...]] = ("instances",)  # what annotation files are called, the preferred kind first
 
     _file: Path
-    _ids: Int64  # [A], annotation ids
+    _ids: Int64  # [A], numbers of the annotations' ids
     _starts: Int64  # [A], the first byte of each annotation in the file
-    _lengths: Int64  # [A], and how many
-    _points: Float32  # [A,P,3]
+    _lengths: Int32  # [A], and how many
+    _class_numbers: Int64  # [C], numbers of the categories' ids
+    _category_ids: Int64  # those that objects have
+    _image_numbers: Int64  # [N], numbers of the images' ids
+    _odd_areas: tuple[Problem, ...] = ()
 
     def __init__(
         self,
@@ -86,7 +97,7 @@ class Coco(InstanceDataSet):
         images: str | None = None,
     ) -> None:
         self.root = root
-        self._file, self.split = self._find_file(root, split)
+        self._file, self.split = file_of(root, split, self.kinds)
         content = Content(
             self._file,
             masks=not needs or "masks" in needs,
@@ -94,108 +105,98 @@ class Coco(InstanceDataSet):
             lenient=on_bad_record == "fix",
         )
         content.read()
+        self._bytes = content.size
         self._policy = on_bad_record
-        self._set_classes(content.categories)
+        joints = self._set_classes(content)
         self._note_images(content)
-        folder = self._image_folder(root, images, content.names[0] if content.names else "")
-        place = self._set_images(folder, content.names, content.sizes, on_bad_record)
+        resolver = resolver_of(root, self._file, self.split, images, content.names)
+        folder, names, why = self._find_images(resolver, content.names)
+        content.names.clear()
+        place = self._set_images(folder, names, content.sizes, on_bad_record, why)
         self._set_image_ids(content, place)
-        self._set_objects(self._records(content, place), needs)
-        self._set_fields(content)
+        self._set_objects(self._records(content, place, joints), needs)
 
     # ---- files
 
     @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
         """The splits with an annotation file: train, val and test first, then others."""
-        if root.is_file():
-            return (_own_split(root, cls.kinds),)
-        found = dict.fromkeys(name for kind in cls.kinds for name in _files(root, kind))
-        return tuple(sorted(found, key=lambda name: ([name.startswith(s) for s in (*LISTED, "")].index(True), name)))
+        return (own_split(root),) if root.is_file() else tuple(files_of(root, cls.kinds))
+
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """An annotation file."""
+        if path.is_file():
+            return "a JSON file with images, annotations and categories" if _is_coco(path) else ""
+        return next(
+            (
+                file.relative_to(path).as_posix()
+                for file in files_of(path, ("instances", "person_keypoints")).values()
+                if _is_coco(file)
+            ),
+            "",
+        )
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
         """Whether there is an annotation file."""
-        return root.is_file() or any(_files(root, kind) for kind in cls.kinds)
-
-    def _find_file(self, root: Path, split: str) -> tuple[Path, str]:
-        if root.is_file():
-            own = _own_split(root, self.kinds)
-            answers = {own, YEAR.sub("", own), "all"}
-            if not any(word in own for word in ("val", "test")):
-                answers.add("train")
-            if split not in answers:
-                raise DataError(
-                    f"{root}: a single file, which is no split {split!r}; it answers to {', '.join(sorted(answers))}"
-                )
-            return root, own
-        if not (root / "annotations").is_dir():
-            raise DataError(
-                f"{root}: no folder annotations; expected annotations/{self.kinds[0]}_SPLIT.json and images"
-            )
-        for kind in self.kinds:
-            files = _files(root, kind)
-            near = [name for name in files if YEAR.sub("", name) == split]
-            if split in files or len(near) == 1:
-                name = split if split in files else near[0]
-                return files[name], name
-            if near:
-                raise DataError(f"{root}: split {split!r} may be {' or '.join(near)}; name one of them")
-        raise no_split(root, split, self.splits(root), f"annotations/{self.kinds[0]}_{split}.json")
-
-    def _image_folder(self, root: Path, images: str | None, first: str) -> Path:
-        """The folder that holds the image file ``first``."""
-        if images is not None:
-            folder = root / images if root.is_dir() else root.parent / images
-            if not folder.is_dir():
-                raise DataError(f"{folder}: not found; expected the folder of the images")
-            return folder
-        bases = [root] if root.is_dir() else [root.parent, root.parent.parent]
-        parts = dict.fromkeys((self.split, f"images/{self.split}", "images", ""))
-        folders = [base / part for base in bases for part in parts]
-        if not first:
-            return folders[-1]
-        for folder in folders:
-            if (folder / first).is_file():
-                return folder
-        listed = ", ".join(str(folder) for folder in folders)
-        raise DataError(f"{self._file}: the image {first} is not found; expected it in one of {listed}")
+        return root.is_file() or bool(files_of(root, cls.kinds))
 
     # ---- tables
 
-    def _set_classes(self, categories: list[dict[str, Any]]) -> None:
-        ids: list[int] = []
-        for position, category in enumerate(categories):
-            place = f"{self._file}: categories[{position}]"
-            if not isinstance(category.get("id"), int) or not isinstance(category.get("name"), str):
-                raise DataError(f"{place} is {reprlib.repr(category)}; expected an integer id and a name")
-            if category["id"] in ids:
-                raise DataError(f"{place}: id {category['id']} is that of another category, too; expected unique ids")
-            ids.append(category["id"])
-        if not ids:
+    def _set_classes(self, content: Content) -> Joints | None:
+        """Fill the classes, and the skeleton where it is wanted."""
+        entries = self._categories(content)
+        roots = self._roots(content, entries)
+        for number in roots:
+            name = entries.pop(number)["name"]
+            message = (
+                f"category {content.category_ids.text(number)} ({name!r}) is no class here: no object has it, and it "
+                "is only what other categories belong to"
+            )
+            self.notes = (*self.notes, Problem(str(self.root), message, "suspicion"))
+        if not entries:
             raise DataError(f"{self._file}: there are no categories; expected a list of ids and names")
-        categories = sorted(categories, key=lambda category: category["id"])
-        names = [category["name"] for category in categories]
-        for name in names:
-            if names.count(name) > 1:
-                raise DataError(f"{self._file}: several categories have the name {name!r}; expected unique names")
-        self.classes, self.class_ids = tuple(names), tuple(sorted(ids))
-        if "keypoints" in self.fields:
-            self._set_skeleton(categories)
+        texts = any(content.category_ids.is_text(number) for number in entries)
+        numbers = [*entries] if texts else sorted(entries)
+        self._class_numbers = np.array(numbers, np.int64)
+        self.class_ids = tuple(range(1, len(numbers) + 1)) if texts else tuple(numbers)
+        self.classes = tuple(entries[number]["name"] for number in numbers)
+        name, count = Counter(self.classes).most_common(1)[0]
+        if count > 1:
+            raise DataError(f"{self._file}: several categories have the name {name!r}; expected unique names")
+        if not content.points:
+            return None
+        joints = joints_of([entries[number] for number in numbers], str(self._file))
+        self.skeleton = joints.skeleton
+        return joints
 
-    def _set_skeleton(self, categories: list[dict[str, Any]]) -> None:
-        """Fill the skeleton; which keypoints a mirrored image exchanges follows from their names."""
-        described = [category for category in categories if category.get("keypoints")]
-        lists = {tuple(category["keypoints"]) for category in described}
-        if len(lists) != 1:
-            found = "no category has keypoints" if not lists else "the categories have different keypoints"
-            raise DataError(f"{self._file}: {found}; expected one list of names")
-        names = next(iter(lists))
-        self._posed = frozenset(category["id"] for category in described)
-        links = described[0].get("skeleton") or ()
-        if not all(len(link) == 2 and all(1 <= end <= len(names) for end in link) for link in links):
-            raise DataError(f"{self._file}: skeleton is {reprlib.repr(links)}; expected pairs of 1 to {len(names)}")
-        self.skeleton = Skeleton(names, tuple((a - 1, b - 1) for a, b in links))
+    def _categories(self, content: Content) -> dict[int, dict[str, Any]]:
+        """The categories by the number of their id, in the file's order."""
+        found: dict[int, dict[str, Any]] = {}
+        for position, category in enumerate(content.categories):
+            place = f"{self._file}: categories[{position}]"
+            number, name = content.category_ids.number(category.get("id")), category.get("name")
+            if number is None or not isinstance(name, (str, int)) or name == "":
+                raise DataError(f"{place} is {reprlib.repr(category)}; expected an id ({ID_FORM}) and a name")
+            if number in found:
+                raise DataError(f"{place}: id {category['id']} is that of another category, too; expected unique ids")
+            found[number] = {**category, "name": str(name)}
+        return found
+
+    def _roots(self, content: Content, entries: dict[int, dict[str, Any]]) -> list[int]:
+        """The categories that only stand above others: no object has them, in no split."""
+        above = {name for entry in entries.values() if (name := entry.get("supercategory")) != entry["name"]
+                 and isinstance(name, str)}  # fmt: skip
+        unused = set(entries) - set(np.unique(content.labels).tolist())
+        roots = {number for number in unused if entries[number]["name"] in above}
+        if self._file.name == ROBOFLOW and 0 in unused and entries[0].get("supercategory") in (None, "", "none"):
+            roots.add(0)
+        if len(roots) == len(entries):
+            return []
+        for file in siblings(self.root, self._file, self.kinds) if roots else ():
+            roots -= _used_categories(file, content.category_ids)
+        return sorted(roots)
 
     def _note_images(self, content: Content) -> None:
         """List the entries of images that are none."""
@@ -207,40 +208,58 @@ class Coco(InstanceDataSet):
             self.repairs = listed
 
     def _set_image_ids(self, content: Content, place: Int64) -> None:
-        self.image_ids = np.asarray(content.image_ids, np.int64)[place >= 0]
+        """Fill the images' own numbers, where they are numbers."""
+        numbers = np.array(content.image_ids, np.int64)[place >= 0]
+        self._image_numbers = numbers
+        self.image_ids = None if content.image_numbers.has_texts else numbers
 
-    def _records(self, content: Content, place: Int64) -> Records:
+    def _records(self, content: Content, place: Int64, joints: Joints | None) -> Records:
         """The annotations, their ids replaced by rows and labels; what the file itself makes wrong among them."""
-        ids, image_ids, category_ids, crowd, starts, lengths = content.integers_table().T
-        x, y, width, height, area = content.floats_table().T
-        order = np.argsort(np.asarray(content.image_ids, np.int64))
-        rows = class_mapping({content.image_ids[i]: int(i) for i in order}, image_ids)
-        images = np.where(rows >= 0, np.append(place, -1)[rows], -1)
-        labels = class_mapping({number: label for label, number in enumerate(self.class_ids)}, category_ids)
-        records = Records(images, np.stack([x, y, x + width, y + height], 1), labels, crowd != 0)
+        rows = places_of(np.array(content.image_ids, np.int64), content.images)
+        images = np.append(place, -1).astype(np.int32)[rows]
+        records = Records(images, content.boxes, places_of(self._class_numbers, content.labels), content.crowd)
         records.faults, records.mended = content.faults, content.mended
-        columns = {"_ids": ids, "_starts": starts, "_lengths": lengths, "area": area}
-        records.columns.update({name: np.ascontiguousarray(column) for name, column in columns.items()})
-        for row in np.flatnonzero((rows < 0) & ~np.isin(image_ids, content.bad_image_ids)).tolist():
-            records.faults.setdefault(row, Fault(f"image_id {image_ids[row]} is the id of no image"))
-        for row in np.flatnonzero(labels < 0).tolist():
-            records.faults.setdefault(
-                row, Fault(f"category_id {category_ids[row]} is no category; known: {_listed(self.class_ids)}")
-            )
-        self._find_doubles(records, ids)
+        records.columns |= {"_ids": content.ids, "_starts": content.starts, "_lengths": content.lengths}
+        bad = set(content.bad_image_ids)
+        for row in np.flatnonzero(rows < 0).tolist():
+            if int(content.images[row]) not in bad:
+                text = content.image_numbers.text(int(content.images[row]))
+                records.faults.setdefault(row, Fault(f"image_id {text} is the id of no image"))
+        self._find_unknown(records, content)
+        self._find_doubles(records)
+        self._set_areas(records, content)
         if content.masks:
             self._find_contradictions(records, content)
-        if content.points:
-            self._find_bad_points(records, content, category_ids)
-        self._category_ids = np.unique(category_ids)
+        else:
+            self.fields = self.fields - {"masks"}
+        if joints is not None:
+            self._find_bad_points(records, content, joints)
         return records
 
-    def _find_doubles(self, records: Records, ids: Int64) -> None:
+    def _find_unknown(self, records: Records, content: Content) -> None:
+        """Objects of no category. Where there is one class only, those that state none are of that."""
+        if len(self.classes) == 1:
+            records.labels[(content.labels == NO_ID) & (content.images != NO_ID)] = 0
+        unknown = np.flatnonzero(records.labels < 0).tolist()
+        known = _listed(self.class_ids) if unknown else ""
+        for row in unknown:
+            number = int(content.labels[row])
+            if number == NO_ID:
+                fault = f"has no category_id; expected one of the {len(self.classes)} categories"
+            else:
+                fault = f"category_id {content.category_ids.text(number)} is no category; known: {known}"
+            records.faults.setdefault(row, Fault(fault))
+        self._category_ids = np.unique(content.labels[content.labels != NO_ID])
+
+    def _find_doubles(self, records: Records) -> None:
         """Annotation ids that came before. ``"fix"`` gives them new ones, unless the object is the same."""
+        ids = records.columns["_ids"]
+        if (ids[1:] > ids[:-1]).all():
+            return
+        ordered = np.sort(ids)
+        doubled = np.unique(ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] != NO_ID)])
         first: dict[int, int] = {}
-        _, starts, counts = np.unique(ids, return_index=True, return_counts=True)
-        doubled = set(ids[starts[counts > 1]].tolist())
-        for row in np.flatnonzero(np.isin(ids, list(doubled))).tolist() if doubled else ():
+        for row in np.flatnonzero(places_of(doubled, ids) >= 0).tolist() if len(doubled) else ():
             if row in records.faults:
                 continue
             earlier = first.setdefault(int(ids[row]), row)
@@ -256,50 +275,91 @@ class Coco(InstanceDataSet):
             else:
                 records.faults[row] = fault
 
+    def _set_areas(self, records: Records, content: Content) -> None:
+        """Fill the column of areas, where objects have one: an object without has its box's."""
+        stated = np.isfinite(content.area)
+        if not stated.any():
+            if len(stated):
+                self.fields = self.fields - {"area"}
+            return
+        for row in np.flatnonzero(~stated).tolist() if not stated.all() else ():
+            content.area[row] = np.prod(records.boxes[row, 2:] - records.boxes[row, :2])
+        records.columns["area"] = content.area
+        self._note_corners(records, content.area)
+
+    def _note_corners(self, records: Records, area: Float64) -> None:
+        """A note where areas are those of boxes whose sizes are corners."""
+        x, y, x2, y2 = records.boxes[:BLOCK].T
+        with np.errstate(invalid="ignore"):
+            as_sizes = np.isclose(area[:BLOCK], (x2 - x) * (y2 - y), rtol=0.02)
+            as_corners = np.isclose(area[:BLOCK], (x2 - 2 * x) * (y2 - 2 * y), rtol=0.02) & (x2 > 2 * x) & (y2 > 2 * y)
+        odd = as_corners & ~as_sizes
+        if odd.sum() > 2 and odd.mean() > 0.8:
+            message = (
+                "area is that of a bbox of x1, y1, x2, y2; expected x, y, width, height. Is bbox x1, y1, x2, y2? Then "
+                "write x1, y1, x2 - x1, y2 - y1"
+            )
+            self._odd_areas = (Problem(str(self._file), message, "suspicion"),)
+            self.notes = (*self.notes, *self._odd_areas)
+
     def _find_contradictions(self, records: Records, content: Content) -> None:
         """Objects without a mask where others have one, masks that are not of their image's size or of their box."""
-        extents = np.frombuffer(content.extents, np.float64).reshape(-1, 4)
-        has = np.isfinite(extents[:, 0])
+        has = np.isfinite(content.extents[:, 0])
         if not has.any():
+            self.fields = self.fields - {"masks"}
             return
-        for row in np.flatnonzero(~has).tolist():
-            records.faults.setdefault(row, Fault("has no segmentation, where others have one", "masks"))
+        if not has.all():
+            records.columns["_unmasked"] = ~has
+            message = (
+                f"{int((~has).sum()):,} of {len(has):,} objects have no mask; where masks are wanted, they are ignored"
+            )
+            self.notes = (*self.notes, Problem(str(self._file), message, "suspicion"))
         for row, size in content.mask_sizes.items():
             image = records.image[row]
             stated = tuple(self.sizes[image].tolist()) if image >= 0 else (0, 0)
             if stated[0] and size != stated:
                 found = f"segmentation: the mask is {size[0]} x {size[1]} (height x width)"
                 records.faults.setdefault(row, Fault(f"{found}; the image is {stated[0]} x {stated[1]}", "masks"))
-        with np.errstate(invalid="ignore"):
-            apart = has & (box_ious(extents, records.boxes) < CONTRADICTION)
-        for row in np.flatnonzero(apart).tolist():
-            x1, y1, x2, y2 = extents[row].tolist()
-            if row not in records.faults and (records.boxes[row, 2:] > records.boxes[row, :2]).all():
-                found = self._box_text(records, row)[0]
-                extent = f"[{x1:g}, {y1:g}, {x2 - x1:g}, {y2 - y1:g}]"
-                records.faults[row] = Fault(f"{found} and segmentation, whose own box is {extent}, contradict", "masks")
+        for start in range(0, len(has), BLOCK):
+            part = slice(start, start + BLOCK)
+            with np.errstate(invalid="ignore"):
+                apart = has[part] & (box_ious(content.extents[part], records.boxes[part]) < CONTRADICTION)
+            for row in (np.flatnonzero(apart) + start).tolist():
+                x1, y1, x2, y2 = content.extents[row].tolist()
+                if row not in records.faults and (records.boxes[row, 2:] > records.boxes[row, :2]).all():
+                    found = self._box_text(records, row)[0]
+                    extent = f"[{x1:g}, {y1:g}, {x2 - x1:g}, {y2 - y1:g}]"
+                    message = f"{found} and segmentation, whose own box is {extent}, contradict"
+                    records.faults[row] = Fault(message, "masks")
 
-    def _find_bad_points(self, records: Records, content: Content, category_ids: Int64) -> None:
+    def _find_bad_points(self, records: Records, content: Content, joints: Joints) -> None:
         """Fill the column of keypoints [A,P,3], and list those that are none."""
-        assert self.skeleton is not None
-        names = self.skeleton.names
-        count = 3 * len(names)
-        lengths = np.frombuffer(content.point_counts, np.int32)
-        posed = np.isin(category_ids, list(self._posed))
-        right = (lengths == count) | ((lengths == 0) & ~posed)
-        for row in np.flatnonzero(~right).tolist():
-            found = f"keypoints has {lengths[row]} numbers" if lengths[row] else "has no keypoints"
-            expected = f"expected x, y, visibility of each of {count // 3} keypoints, {count} numbers"
-            records.faults.setdefault(row, Fault(f"{found}; {expected}", "keypoints"))
-        points = np.zeros((len(lengths), count // 3, 3), np.float32)
-        flat = np.frombuffer(content.point_values, np.float32)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        rows = np.flatnonzero(lengths == count)
-        if len(rows):
-            points[rows] = flat[(ends[rows] - count)[:, None] + np.arange(count)].reshape(len(rows), -1, 3)
+        lengths = np.array(content.point_counts, np.int64)
+        counts = 3 * np.where(records.labels >= 0, joints.counts[records.labels], 0)
+        for row in np.flatnonzero((lengths != counts) & (lengths > 0) & (records.labels >= 0)).tolist():
+            expected = f"expected x, y, visibility of each of {counts[row] // 3} keypoints, {counts[row]} numbers"
+            if not counts[row]:
+                expected = f"the category {self.classes[records.labels[row]]!r} has none"
+            fault = Fault(f"keypoints has {lengths[row]} numbers; {expected}", "keypoints")
+            records.faults.setdefault(row, fault)
+        points = np.zeros((len(lengths), len(joints.skeleton.names), 3), np.float32)
+        flat = np.frombuffer(content.point_values, np.float32) if content.point_values else np.zeros(0, np.float32)
+        ends = np.cumsum(lengths)
+        having = np.flatnonzero((lengths == counts) & (lengths > 0))
+        for first in np.unique(joints.first[records.labels[having]]).tolist():
+            rows = having[joints.first[records.labels[having]] == first]
+            for count in np.unique(counts[rows]).tolist():
+                some = rows[counts[rows] == count]
+                numbers = flat[(ends[some] - count)[:, None] + np.arange(count)]
+                points[some, first : first + count // 3] = numbers.reshape(len(some), -1, 3)
+        self._check_points(records, points)
+        records.columns["_points"] = points
+
+    def _check_points(self, records: Records, points: Float32) -> None:
+        """Move keypoints [A,P,3] to where the first pixel's centre is 0.5, and list those that can't be right."""
         known = points[..., 2]
         labelled = known > 0
-        points[..., :2] += np.where(labelled, 0.5, 0)[..., None]  # to where the first pixel's centre is 0.5
+        points[..., :2] += np.where(labelled, 0.5, 0)[..., None]
         size = self.sizes[np.maximum(records.image, 0)][:, None, ::-1] if len(self) else np.zeros((len(points), 1, 2))
         placed = (records.image >= 0)[:, None, None] & (size > 0)
         apart = (points[..., :2] < -OVERHANG) | (points[..., :2] > size + OVERHANG)  # [A,P,2]
@@ -314,18 +374,8 @@ class Coco(InstanceDataSet):
                 joint = int(bad[row].argmax())
                 x, y, seen = points[row, joint].tolist()
                 text = message.format(x - 0.5 * (seen > 0), y - 0.5 * (seen > 0), seen)
-                records.faults.setdefault(row, Fault(f"keypoint {joint} ({names[joint]}) has {text}", "keypoints"))
-        records.columns["_points"] = points
-
-    def _set_fields(self, content: Content) -> None:
-        """Leave out the fields that the file has no values of, and masks that were not looked at."""
-        lacking: set[str] = set()
-        if not np.isfinite(np.frombuffer(content.extents, np.float64)).any():
-            lacking.add("masks")
-        if self.area is not None and not np.isfinite(self.area).all():
-            self.area = None
-            lacking.add("area")
-        self.fields = self.fields - lacking
+                name = self.skeleton.names[joint] if self.skeleton else ""
+                records.faults.setdefault(row, Fault(f"keypoint {joint} ({name}) has {text}", "keypoints"))
 
     # ---- what records are called
 
@@ -334,58 +384,69 @@ class Coco(InstanceDataSet):
 
     def _record_name(self, records: Records, row: int) -> str:
         number = int(records.columns["_ids"][row])
-        name = f"annotation {number}" if number != NO_ID else f"annotations[{row}]"
+        known = number != NO_ID and not Ids.is_text(number)
+        name = f"annotation {number}" if known else f"annotations[{row}]"
         image = int(records.image[row])
         return f"{name} (image {self._names[image]})" if image >= 0 else name
 
     def _box_text(self, records: Records, row: int) -> tuple[str, str]:
         places = (records.columns[name][row : row + 1] for name in ("_starts", "_lengths"))
-        (annotation,) = read_at(self._file, *places)
+        (annotation,) = read_at(self._file, *places, size=self._bytes)
         box = annotation.get("bbox") if isinstance(annotation, dict) else annotation
         return f"bbox {reprlib.repr(box)}", BOX_FORM
 
     def _size_stated_in(self, index: int) -> str:
-        return f"{self._file}, image {self.image_ids[index]}," if self.image_ids is not None else str(self._file)
+        known = not Ids.is_text(int(self._image_numbers[index]))
+        return f"{self._file}, image {self._image_numbers[index]}," if known else str(self._file)
 
-    def _suspicions(self) -> Iterator[Problem]:
-        yield from super()._suspicions()
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show; those of COCO's form first."""
+        yield from self._odd_areas
         if self._many_outside:
             yield Problem(
                 str(self._file),
-                "many boxes leave their image; is bbox x1, y1, x2, y2? Expected x, y, width, height",
+                "many boxes leave their image; is bbox x1, y1, x2, y2? Expected x, y, width, height: then write "
+                "x1, y1, x2 - x1, y2 - y1",
                 "suspicion",
             )
-        used, known = set(self._category_ids.tolist()), set(self.class_ids)
+        used, known = set(self._category_ids.tolist()), set(self._class_numbers.tolist())
         for shift in (1, -1):
             if not used <= known and {number + shift for number in used} <= known:
                 yield Problem(
                     str(self._file),
                     f"category_id is {_listed(sorted(used))}, categories are {_listed(self.class_ids)}; "
-                    f"are all category ids one too {'low' if shift == 1 else 'high'}?",
+                    f"are all category ids one too {'low' if shift == 1 else 'high'}? Then "
+                    f"{'add 1 to' if shift == 1 else 'take 1 from'} each category_id",
                     "suspicion",
                 )
+        yield from super().suspicions()
 
     # ---- samples
 
     def _masks(self, rows: Int64, size: tuple[int, int]) -> Bool:
         """The masks [K,H,W], decoded from the annotation file."""
         masks = np.zeros((len(rows), *size), np.bool_)
-        annotations = read_at(self._file, self._starts[rows], self._lengths[rows])
-        for mask, row, annotation in zip(masks, rows, annotations, strict=True):
-            where = f"{self._file}: annotation {self._ids[row]}: segmentation"
-            code = annotation.get("segmentation") if isinstance(annotation, dict) else None
-            if not isinstance(annotation, dict) or annotation.get("id") != self._ids[row]:
+        annotations = read_at(self._file, self._starts[rows], self._lengths[rows], size=self._bytes)
+        for mask, row, annotation in zip(masks, rows.tolist(), annotations, strict=True):
+            name = f"annotation {self._ids[row]}" if not Ids.is_text(int(self._ids[row])) else "an annotation"
+            where = f"{self._file}: {name}: segmentation"
+            if not isinstance(annotation, dict) or not _is_still(annotation.get("id"), int(self._ids[row])):
                 raise DataError(
                     f"{where}: another record stands there by now; the file was changed after it was opened"
                 )
+            code = without_empty(annotation.get("segmentation") or [])
             if isinstance(code, dict):
                 mask[:] = rle.decode(code, size, where=where)
             elif code:
                 polygons = [polygon for polygon in code if len(polygon) >= 6] if self._policy == "fix" else code
                 mask[:] = polygons_to_mask(polygons, size, where=where)
+            else:  # not known: all of the box, which is to be ignored
+                x1, y1, x2, y2 = self.boxes[row].tolist()
+                mask[:] = polygons_to_mask([[x1, y1, x2, y1, x2, y2, x1, y2]], size, where=where)
         return masks
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
+        assert self._points is not None  # a reader of keypoints fills it
         return self._points[rows]
 
 
@@ -396,18 +457,40 @@ class CocoKeypoints(Coco):
     kinds = ("person_keypoints", "instances")
 
 
-def _files(root: Path, kind: str) -> dict[str, Path]:
-    """The annotation files of a kind, by split."""
-    found = sorted((root / "annotations").glob(f"{kind}_*.json"))
-    return {path.stem.removeprefix(f"{kind}_"): path for path in found}
+def _is_still(value: Any, number: int) -> bool:
+    """Whether ``value`` is the id of the annotation whose number is ``number``, as far as it can be told."""
+    return Ids.is_text(number) or number == (NO_ID if value is None else Ids().number(value))
 
 
-def _own_split(file: Path, kinds: Sequence[str]) -> str:
-    """The split that a file's own name tells of."""
-    for kind in (*kinds, "person_keypoints", "instances"):
-        if file.stem.startswith(f"{kind}_"):
-            return file.stem.removeprefix(f"{kind}_")
-    return file.stem
+def _is_coco(file: Path) -> bool:
+    """Whether a file begins as an annotation file does; of a large one, only the beginning is looked at."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(HEAD)
+    except OSError:
+        return False
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16, which the reader names
+        head = head[2:].replace(b"\0", b"")
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") and LISTS.search(head) is not None
+
+
+def _used_categories(file: Path, ids: Ids) -> set[int]:
+    """The numbers of the categories that the objects of an annotation file have; none where it can't be read."""
+    found: set[int] = set()
+    try:
+        with JsonStream(file) as stream:
+            for key in stream.members():
+                if key != "annotations" or not stream.is_array():
+                    stream.value()
+                    continue
+                for elements in stream.elements():
+                    for entry in elements.values:
+                        number = ids.number(entry.get("category_id")) if isinstance(entry, dict) else None
+                        if number is not None:
+                            found.add(number)
+    except DataError:  # is found when that split is opened
+        pass
+    return found
 
 
 def _listed(numbers: Sequence[int]) -> str:

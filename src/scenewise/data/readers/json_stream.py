@@ -1,26 +1,42 @@
-"""Reading a JSON file of any size element by element, in little memory.
+"""Reading a JSON file of any size piece by piece, in little memory.
 
-``json.load`` of COCO's training annotations (450 MB) makes several GB of Python objects. Here one element of an array
-exists at a time. Each comes with its place in the file, so that a part that is rarely wanted (an outline, say) can be
-read again later by :func:`read_at` and need not be kept.
+``json.load`` of COCO's training annotations (450 MB) makes several GB of Python objects. Here some thousand elements of
+an array exist at a time. Each comes with its place in the file, so that a part that is rarely wanted (an outline, say)
+can be read again later by :func:`read_at` and need not be kept.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from scenewise.errors import DataError
 
-CHUNK = 1 << 22  # bytes a read
+CHUNK = 1 << 20  # bytes a read
 _SPACE = " \t\n\r"
 _TAIL = 16  # a fault so near the end of what has been read may be a token that goes on; the longest is -Infinity
 _BOM = "\xef\xbb\xbf"
 
 _decoder = json.JSONDecoder()
+
+_QUOTE, _OPEN, _CLOSE, _BACKSLASH = 1, 2, 3, 4
+_KINDS = np.zeros(256, np.uint8)  # of the bytes that tell where a value ends
+_KINDS[[*b'"[{]}\\']] = [_QUOTE, _OPEN, _OPEN, _CLOSE, _CLOSE, _BACKSLASH]
+
+
+class Elements(NamedTuple):
+    """Elements of an array, one after the other: the first byte of each in the file, its number of bytes, its value."""
+
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    values: list[Any]
 
 
 class JsonStream:
@@ -31,12 +47,15 @@ class JsonStream:
         with JsonStream(path) as stream:
             for key in stream.members():
                 if key == "annotations":
-                    for start, length, value in stream.elements(): ...
+                    for starts, lengths, values in stream.elements(): ...
                 else:
                     value = stream.value()
 
     The file is decoded as Latin-1, so that a character is a byte and places in the text are places in the file. Text
     beyond ASCII inside a value is decoded as the UTF-8 that it is, at the price of reading that value twice.
+
+    Raises (here, and while it is read):
+        DataError: the file can't be read, or is not JSON: names the line and column.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +66,7 @@ class JsonStream:
         self._ended = False
         try:
             self._file: BinaryIO = path.open("rb")
+            self.size = os.fstat(self._file.fileno()).st_size  # bytes
         except OSError as error:
             raise DataError(f"{path}: can't be read ({error.strerror})") from None
 
@@ -57,11 +77,15 @@ class JsonStream:
         self._file.close()
 
     def members(self) -> Iterator[str]:
-        """Each key; its value has to be taken, by :meth:`value` or :meth:`elements`, before the next one."""
+        """Each key; its value has to be taken, by :meth:`value` or :meth:`elements`, before the next one. A key that
+        was there before is an error: programs differ in which one counts."""
         while len(self._text) < len(_BOM) and not self._ended:
             self._more()
         if self._text.startswith(_BOM):
             self._at = len(_BOM)
+        elif self._text.startswith(("\xff\xfe", "\xfe\xff")) or "\0" in self._text[:2]:
+            raise DataError(f"{self.path}: UTF-16 text; expected UTF-8. Save the file again with the encoding UTF-8")
+        seen: set[str] = set()
         if self._peek() != "{":
             raise self._error("expected a JSON object, which begins with {")
         self._at += 1
@@ -71,7 +95,11 @@ class JsonStream:
             while True:
                 if self._peek() != '"':
                     raise self._error("expected a name in double quotes")
+                at = self._at
                 key = self.value()
+                if key in seen:
+                    raise self._error(f"the key {key!r} is there a second time; expected each once", at, valid=True)
+                seen.add(key)
                 if self._peek() != ":":
                     raise self._error("expected a colon")
                 self._at += 1
@@ -85,20 +113,49 @@ class JsonStream:
         """Whether the value to come is an array."""
         return self._peek() == "["
 
-    def elements(self) -> Iterator[tuple[int, int, Any]]:
-        """The elements of the array to come: its first byte in the file, its length in bytes, and the value."""
+    def elements(self) -> Iterator[Elements]:
+        """The elements of the array to come, some thousand at a time."""
         if self._peek() != "[":
             raise self._error("expected an array, which begins with [")
         self._at += 1
         if self._peek() == "]":
             self._at += 1
             return
+        single, failed = 0, 0  # how many elements are taken one by one before it is tried again to take many
         while True:
             self._peek()
-            value, start, end = self._decode()
-            yield self._base + start, end - start, value
+            found = None
+            if single == 0:
+                found = self._decode_many() or (self._decode_many() if self._more() else None)
+                if found is None:
+                    single, failed = 100 << min(failed, 20), failed + 1
+            if found is None:
+                single -= 1
+                value, start, end = self._decode()
+                found = Elements(np.array([self._base + start]), np.array([end - start]), [value])
+            yield found
             if self._separator("]"):
                 return
+
+    def _decode_many(self) -> Elements | None:
+        """All whole elements in what has been read, where they are objects and arrays without a fault; then they are
+        passed. None where they are not: one at a time, they are read with an error that tells the place."""
+        start = self._at
+        begins, ends = _bounds(np.frombuffer(self._text[start:].encode("latin-1"), np.uint8))
+        if not len(ends):
+            return None
+        stop = start + int(ends[-1])
+        raw = self._text[start:stop]
+        try:
+            if not raw.isascii():
+                raw = raw.encode("latin-1").decode("utf-8")
+            values = json.loads(f"[{raw}]")
+        except (ValueError, RecursionError):
+            return None
+        if len(values) != len(ends):  # there are numbers or texts among them
+            return None
+        self._at = stop
+        return Elements(self._base + start + begins, ends - begins, values)
 
     def value(self) -> Any:
         """The value to come, whole."""
@@ -145,6 +202,8 @@ class JsonStream:
                     raise self._error(error.msg, error.pos) from None
             except RecursionError:
                 raise self._error("nested too deeply") from None
+            except ValueError as error:  # Python's limit to the digits of an integer
+                raise self._error(f"a number can't be read ({str(error).partition(';')[0]})", valid=True) from None
             else:
                 if end < len(self._text) - _TAIL or self._ended:
                     break
@@ -159,33 +218,64 @@ class JsonStream:
         try:
             return json.loads(raw.encode("latin-1").decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise self._error("not UTF-8 text", start + error.start) from None
+            raise self._error(
+                "not UTF-8 text; save the file again with the encoding UTF-8", start + error.start
+            ) from None
 
-    def _error(self, expected: str, at: int | None = None) -> DataError:
+    def _error(self, expected: str, at: int | None = None, *, valid: bool = False) -> DataError:
         place = self._base + (self._at if at is None else at)
+        line, column, left = 1, place + 1, place
         with self.path.open("rb") as file:
-            before = file.read(place)
-        line, column = before.count(b"\n") + 1, place - before.rfind(b"\n")
-        ended = " The file breaks off there" if place >= self.path.stat().st_size else ""
-        return DataError(f"{self.path}: not valid JSON: line {line}, column {column}: {expected}.{ended}".rstrip("."))
+            while left > 0 and (before := file.read(min(left, CHUNK))):
+                left -= len(before)
+                line += before.count(b"\n")
+                if b"\n" in before:
+                    column = left + len(before) - before.rfind(b"\n")
+            ended = " The file breaks off there" if not file.read(1) else ""
+        what = "" if valid else "not valid JSON: "
+        return DataError(f"{self.path}: {what}line {line}, column {column}: {expected}.{ended}".rstrip("."))
 
 
-def read_at(path: Path, starts: Iterable[int], lengths: Iterable[int]) -> list[Any]:
+def _bounds(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the objects and arrays in ``raw``, the inside of an array, begin and end; without the last if it is cut."""
+    kinds = _KINDS[raw]
+    places = np.flatnonzero(kinds)
+    kinds = kinds[places]
+    if (kinds == _BACKSLASH).any():
+        slashes = places[kinds == _BACKSLASH]
+        first = np.flatnonzero(np.diff(slashes, prepend=-2) != 1)  # of each run of backslashes
+        counts = np.diff(first, append=len(slashes))
+        after = slashes[first] + counts  # where an odd count escapes what stands there
+        kept = (kinds != _BACKSLASH) & ~np.isin(places, after[counts % 2 == 1])
+        places, kinds = places[kept], kinds[kept]
+    outside = np.cumsum(kinds == _QUOTE) % 2 == 0
+    steps = np.where(outside, (kinds == _OPEN).astype(np.int8) - (kinds == _CLOSE), 0)
+    depth = np.cumsum(steps)
+    over = np.flatnonzero(depth < 0)  # the end of the array itself
+    if len(over):
+        places, steps, depth = (values[: over[0]] for values in (places, steps, depth))
+    begins, ends = places[(steps == 1) & (depth == 1)], places[(steps == -1) & (depth == 0)] + 1
+    return begins[: len(ends)], ends
+
+
+def read_at(path: Path, starts: Iterable[int], lengths: Iterable[int], *, size: int | None = None) -> list[Any]:
     """The values that :meth:`JsonStream.elements` found at those places.
 
     Raises:
-        DataError: the file is gone or has another content there by now.
+        DataError: the file is gone, has another ``size`` in bytes than it had (where that is given), or another content
+            there by now.
     """
     values = []
+    changed = "another content is there; the file was changed after it was opened"
     try:
         with path.open("rb") as file:
+            if size is not None and os.fstat(file.fileno()).st_size != size:
+                raise DataError(f"{path}: {changed}")
             for start, length in zip(starts, lengths, strict=True):
                 file.seek(int(start))
-                values.append(json.loads(file.read(int(length))))
+                values.append(json.loads(file.read(int(length)).decode("utf-8")))
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from None
-    except ValueError:
-        raise DataError(
-            f"{path}: byte {start}: another content is there; the file was changed after it was opened"
-        ) from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: byte {start}: {changed}") from None
     return values

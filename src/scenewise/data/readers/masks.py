@@ -70,6 +70,13 @@ class Masks(LabelMapDataSet):
         found = dict.fromkeys([*lists, *sorted(labelled, key=lambda name: (_rank(name), name))])
         return tuple(found) or (() if folders else WHOLE)
 
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """Folders of images and of label maps."""
+        folders = [path / "labels", *(path / "labels" / name for name in _subfolders(path / "labels")[:20])]
+        found = any(name.endswith(".png") for folder in folders for name in names_in(folder))
+        return "images and labels/*.png" if found and (path / "images").is_dir() else ""
+
     def _pairs(self) -> list[tuple[str, str]]:
         listing = self.root / f"{self.split}.txt"
         if listing.is_file() and self.split != "classes":

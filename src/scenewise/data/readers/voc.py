@@ -5,7 +5,7 @@ Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective, 
 
     VOC2012/JPEGImages/NAME.jpg
     VOC2012/SegmentationClass/NAME.png            palette indices: 0 background, 1 to 20, 255 void
-    VOC2012/ImageSets/Segmentation/SPLIT.txt      a NAME a line
+    VOC2012/ImageSets/Segmentation/SPLIT.txt      a NAME per line, or the path of an image
 
 The 21 classes include the background, as the challenge counts it. A split is any list of that folder whose images have
 label maps, so not VOC's own ``test``.
@@ -13,9 +13,10 @@ label maps, so not VOC's own ``test``.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from scenewise.data.base import LabelMapDataSet, images_in, names_in, no_split, read_lines, value_table
+from scenewise.data.base import LabelMapDataSet, images_in, key_of, names_in, no_split, read_lines, value_table
 from scenewise.errors import DataError
 from scenewise.types import IGNORE
 
@@ -25,6 +26,7 @@ CLASSES = (
 )  # fmt: skip
 FIRST = ("train", "val", "trainval")
 LISTS = Path("ImageSets") / "Segmentation"
+FLAG = re.compile(r"\s+-?[01]$")  # of a list of a single class: whether an image has it
 
 
 def color_map(count: int) -> tuple[tuple[int, int, int], ...]:
@@ -60,7 +62,7 @@ class VOC(LabelMapDataSet):
         listing = year / LISTS / f"{split}.txt"
         if not listing.is_file():
             raise no_split(root, split, self.splits(root), f"a list {listing}")
-        names = read_lines(listing)
+        names = [_name(line) for line in list_names(listing)]
         labelled = images_in(year / labels, self.label_ending)
         if not any(name in labelled for name in names):
             raise DataError(
@@ -76,6 +78,11 @@ class VOC(LabelMapDataSet):
             )
             for name in names
         ]
+
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """Lists of images with label maps."""
+        return str(LISTS) if cls.recognises(path) else ""
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
@@ -96,8 +103,27 @@ class VOC(LabelMapDataSet):
 
 
 def _is_labelled(listing: Path, labelled: dict[str, set[str]]) -> bool:
-    names = listing.read_text(encoding="utf-8-sig", errors="replace").split()
-    return not names or any(f"{names[0]}.png" in there for there in labelled.values())
+    try:
+        first = _name(list_names(listing)[0])
+    except DataError:  # is found when the list is read
+        return True
+    return any(f"{first}.png" in there for there in labelled.values())
+
+
+def list_names(listing: Path) -> list[str]:
+    """The images that a list names, one per line, in quotes where a tool put them there; in a list of a single class
+    without the number after the name.
+
+    Raises:
+        DataError: as for :func:`~scenewise.data.base.read_lines`.
+    """
+    return [FLAG.sub("", line).strip("\"'") for line in read_lines(listing)]
+
+
+def _name(line: str) -> str:
+    """The name that an entry of a list, which may be a path, has in the folders of the year."""
+    name = line.replace("\\", "/").rpartition("/")[2]
+    return key_of(name) or name
 
 
 def year_of(root: Path) -> Path:

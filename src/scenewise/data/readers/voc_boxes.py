@@ -5,8 +5,14 @@ Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010. 
 
     VOC2007/JPEGImages/NAME.jpg
     VOC2007/Annotations/NAME.xml
-    VOC2007/ImageSets/Main/SPLIT.txt      a NAME a line; a line of a class' own list (NAME -1) counts by its name
-    VOC2007/classes.txt                   optional: a class name a line
+    VOC2007/ImageSets/Main/SPLIT.txt      a NAME per line, or the path of an image; in a class' own list (NAME -1)
+                                          a line counts by its name
+    VOC2007/classes.txt                   optional: a class name per line
+
+Without lists, as annotation tools save them, all images with an XML file are ``train``: those of a folder with
+NAME.xml beside NAME.jpg (LabelImg), of folders ``images`` and ``annotations``, or of ``JPEGImages`` and
+``Annotations``. Where such a folder has sub-folders ``train``, ``valid`` and ``test``, or the data set consists of
+such folders (Roboflow), each is a split.
 
 * VOC counts pixels from 1 and includes the last: xmin, ymin, xmax, ymax become xmin - 1, ymin - 1, xmax, ymax.
 * ``difficult`` objects become ``ignore``.
@@ -16,22 +22,26 @@ Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010. 
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from os.path import splitext
 from pathlib import Path
 
 import numpy as np
 
-from scenewise.data.base import OnBadRecord, images_in, names_in, no_split, read_lines
+from scenewise.data.base import OnBadRecord, Problem, key_of, names_in, read_lines
 from scenewise.data.instances import Fault, InstanceDataSet, Names, Records
 from scenewise.data.readers.voc import CLASSES as WITH_BACKGROUND
-from scenewise.data.readers.voc import FIRST, color_map, year_of
+from scenewise.data.readers.voc import color_map
+from scenewise.data.readers.voc_layout import Layout, xml_below
 from scenewise.errors import DataError, suggest
+from scenewise.files.text import decode, read_file
 
 CLASSES = WITH_BACKGROUND[1:]
-LISTS = Path("ImageSets") / "Main"
+DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([^"'>]*)""")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 BOX_FORM = "xmin < xmax and ymin < ymax, counted from 1"
 
@@ -69,53 +79,77 @@ class VOCBoxes(InstanceDataSet):
         needs: frozenset[str] = frozenset(),
         on_bad_record: OnBadRecord = "error",
     ) -> None:
-        self.root, self.split = root, split
-        year = year_of(root)
-        listing = year / LISTS / f"{split}.txt"
-        if not listing.is_file():
-            raise no_split(root, split, self.splits(root), f"a list {listing}")
-        names = _names_of(listing)
-        self._annotations = year / "Annotations"
-        files = images_in(year / "JPEGImages")
-        sizes = np.zeros((len(names), 2), np.int32)
+        self.root, self._policy = root, on_bad_record
+        layout = Layout.of(root)
+        self.split = layout.find(root, split)
+        place = layout.places[self.split]
+        pairs, wrong = layout.files(place)
+        for file, message in wrong:
+            self._leave_out(file, message)
+        sizes: list[tuple[int, int]] = []
         found = _Found()
-        for index, name in enumerate(names):
-            sizes[index] = _read_objects(self._annotations / f"{name}.xml", index, found)
-        self._set_classes(year, found.names)
-        pictures = [files.get(name, f"{name}.jpg") for name in names]
-        place = self._set_images(year / "JPEGImages", pictures, sizes, on_bad_record)
-        self._xml = Names(names)
-        self._set_objects(self._records(found, place), needs)
+        kept: list[tuple[Path, Path]] = []
+        for image, annotation in pairs:
+            try:
+                sizes.append(_read_objects(annotation, len(kept), found))
+            except DataError as error:
+                self._leave_out(annotation, str(error).removeprefix(f"{annotation}: "))
+                continue
+            kept.append((image, annotation))
+        if not kept and not self.faults and not self.repairs:
+            raise DataError(f"{place.annotations}: no XML file is there; expected NAME.xml of each NAME.jpg")
+        self._images, self._annotations = place.images, place.annotations
+        self._set_classes(layout, found.names)
+        names = [os.path.relpath(image, place.images).replace(os.sep, "/") for image, _ in kept]
+        self._xml = Names(str(annotation) for _, annotation in kept)
+        rows = self._set_images(place.images, names, np.array(sizes, np.int32).reshape(-1, 2), on_bad_record)
+        self._set_objects(self._records(found, rows), needs)
+        self._is_listed = place.listing is not None
 
     @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
-        """The lists in ImageSets/Main whose first image has an annotation, without those of single classes."""
-        year = year_of(root)
-        annotated = names_in(year / "Annotations")
-        lists = {path.stem: path for path in sorted((year / LISTS).glob("*.txt"))}
-        whole = {name for name in lists if not (name.rpartition("_")[0] and name.rpartition("_")[2] in lists)}
-        return tuple(
-            name
-            for name in sorted(whole, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
-            if f"{next(iter(_names_of(lists[name])))}.xml" in annotated
-        )
+        """The lists in ImageSets/Main whose images have annotations, without those of single classes; or folders."""
+        return Layout.of(root).splits
+
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """Lists of images with annotations, or XML files beside images."""
+        try:
+            layout = Layout.of(path) if os.path.isdir(path) else None
+        except DataError:
+            return ""
+        if layout is None or not layout.places:
+            return ""
+        annotations = next(iter(layout.places.values())).annotations
+        return "XML files of boxes" if annotations == path else f"XML files in {annotations.relative_to(path)}"
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
-        """Whether there are lists of images with boxes."""
+        """Whether there are images with boxes."""
         try:
-            return (year_of(root) / LISTS).is_dir()
+            return bool(Layout.of(root).places)
         except DataError:
             return False
 
-    def _set_classes(self, year: Path, present: Iterable[str]) -> None:
-        listing = year / "classes.txt"
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show, and files of objects without an image."""
+        yield from super().suspicions()
+        if self._is_listed:
+            return
+        known = {splitext(name)[0].lower() for name in xml_below(self._annotations)}
+        others = sorted(name for name in names_in(self._images) if (key := key_of(name)) and key.lower() not in known)
+        if others:
+            message = f"{len(others):,} images have no XML file and are in no split, such as {others[0]}"
+            yield Problem(str(self._images), message, "suspicion")
+
+    def _set_classes(self, layout: Layout, present: Iterable[str]) -> None:
+        listing = layout.root / "classes.txt"
         if listing.is_file():
             self.classes = tuple(read_lines(listing))
         elif set(present) <= set(CLASSES):
             self.classes, self.colors = CLASSES, color_map(len(WITH_BACKGROUND))[1:]
         else:
-            self.classes = _all_names(self._annotations)
+            self.classes = _all_names({place.annotations for place in layout.places.values()})
         self.class_ids = tuple(range(1, len(self.classes) + 1))  # 0 is the background, as VOC counts
 
     def _records(self, found: _Found, place: np.ndarray) -> Records:
@@ -138,7 +172,7 @@ class VOCBoxes(InstanceDataSet):
         return records
 
     def _file_of(self, records: Records, row: int) -> Path:
-        return self._annotations / f"{self._xml[int(records.columns['_source'][row])]}.xml"
+        return Path(self._xml[int(records.columns["_source"][row])])
 
     def _record_name(self, records: Records, row: int) -> str:
         return f"object {int(records.columns['_places'][row]) + 1} ({self._names_found[row]})"
@@ -147,47 +181,47 @@ class VOCBoxes(InstanceDataSet):
         return _corner_text(records.columns["_corners"][row]), BOX_FORM
 
     def _size_stated_in(self, index: int) -> str:
-        return str(self._annotations / f"{self.image_id(index)}.xml")
+        return str(self._xml[index])
 
 
 def _corner_text(corners: np.ndarray) -> str:
     return "bndbox " + ", ".join(f"{name} {value:g}" for name, value in zip(CORNERS, corners, strict=True))
 
 
-def _names_of(listing: Path) -> list[str]:
-    """The images that a list names."""
-    return [line.split()[0] for line in read_lines(listing)]
-
-
-def _all_names(folder: Path) -> tuple[str, ...]:
-    """The class names that occur in any annotation of a folder, sorted."""
+def _all_names(folders: Iterable[Path]) -> tuple[str, ...]:
+    """The class names that occur in any annotation of some folders, sorted; broken ones are found when they are
+    read."""
     found: set[str] = set()
-    for file in sorted(names_in(folder)):
-        if file.endswith(".xml") and not file.startswith("."):
-            found.update(_text(item, "name") for item in _parse(folder / file).findall("object"))
+    for folder in sorted(folders):
+        for name in sorted(xml_below(folder)):
+            try:
+                found.update(_text(item, "name") for item in _parse(folder / name).findall("object"))
+            except DataError:
+                continue
     return tuple(sorted(found - {""}))
 
 
 def _parse(path: Path) -> ElementTree.Element:
     """The root of an XML file without a document type and entities, which may be made to exhaust the memory."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; expected the annotation of an image") from None
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from None
-    head = raw[:2]
-    if head in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:4]:
-        raise DataError(f"{path}: UTF-16; expected XML as UTF-8")
-    declared = re.search(rb"<!(DOCTYPE|ENTITY)", raw, re.IGNORECASE)
+    raw = read_file(path, what="the annotation of an image")
+    stated = DECLARED.match(raw)
+    if stated is None or stated[1].lower().startswith(b"utf"):  # Windows' tools state UTF-8 and write UTF-16, too
+        text = decode(raw, path)
+    else:
+        try:
+            text = raw.decode(stated[1].decode("ascii", "replace"))
+        except (LookupError, ValueError) as error:
+            raise DataError(f"{path}: can't be read in the encoding that it states ({error})") from None
+    declared = re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE)
     if declared:
-        raise DataError(
-            f"{path}: byte {declared.start()}: {declared[0].decode()}, which is not read; expected plain XML"
-        )
+        raise DataError(f"{path}: {declared[0]} at character {declared.start()}, which is not read; expected plain XML")
     try:
-        return ElementTree.fromstring(raw)
+        root = ElementTree.fromstring(text.encode("utf-8", "replace"), ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{path}: not valid XML ({error})") from None
+    if root.tag != "annotation":
+        raise DataError(f"{path}: the root element is <{root.tag[:40]}>; expected <annotation>, as Pascal VOC has it")
+    return root
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
@@ -203,7 +237,11 @@ def _read_objects(path: Path, index: int, found: _Found) -> tuple[int, int]:
         corners = tuple(_number(text) for text in texts)
         if None in corners:
             stated = ", ".join(f"{name} {text!r}" for name, text in zip(CORNERS, texts, strict=True))
-            found.faults[row] = Fault(f"bndbox has {stated}; expected four numbers")
+            what = f"bndbox has {stated}"
+            if item.find("bndbox") is None:
+                what = "has an oriented box (robndbox)" if item.find("robndbox") is not None else "has no bndbox"
+                what += f" and no {', '.join(CORNERS)}"
+            found.faults[row] = Fault(f"{what}; expected four numbers")
         if not _text(item, "name"):
             found.faults.setdefault(row, Fault("has no name; expected the name of its class"))
         found.image.append(index)
@@ -218,6 +256,6 @@ def _read_objects(path: Path, index: int, found: _Found) -> tuple[int, int]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return None if "_" in text else float(text)  # Python reads 1_000 as a number
     except ValueError:
         return None

@@ -1,49 +1,97 @@
-"""Images and text files of normalised boxes: ``yolo:PATH``.
+"""Images and text files of boxes, polygons or keypoints: ``yolo:PATH``.
 
-    PATH/data.yaml                names: [cat, dog], or {0: cat, 1: dog}; train, val, test: folders of images (optional)
-    PATH/classes.txt              instead of it: a class name a line
+``PATH`` is a folder, or the YAML file that describes it:
+
+    PATH/data.yaml                names: [cat, dog], or {0: cat, 1: dog}; train, val, test: see below. Any name will do
+    PATH/classes.txt              instead of it: a class name per line
     PATH/images/SPLIT/NAME.jpg    or PATH/SPLIT/images/NAME.jpg
-    PATH/labels/SPLIT/NAME.txt    or PATH/SPLIT/labels/NAME.txt: an object a line; no file: an image without objects
+    PATH/labels/SPLIT/NAME.txt    or PATH/SPLIT/labels/NAME.txt: one object per line; no file: an image without objects
 
-A line is ``class cx cy width height``, all but the class in parts of the image's width and height, or
-``class x1 y1 x2 y2 x3 y3 ...``, a polygon: then the box is the one around it. Where all lines of a split are polygons,
-samples have masks, too. The number of a class is its place in the list of names, from 0.
+* ``train``, ``val`` (or ``valid``) and ``test`` are a folder of images with its sub-folders, a text file with an image
+  file per line, or a list of these. They are looked for below the data set's own folder first (that of the YAML file,
+  then its ``path``), with ``../`` left out, and then exactly where they say. A list's lines are relative to the list,
+  to ``path`` or to the folder.
+* Where the YAML file states no split, all sub-folders of ``images`` and all folders with a folder ``images`` are one;
+  where there are none, the images in ``images``, or beside their text files in ``PATH`` (as LabelImg saves them), are
+  ``train``.
+* Darknet's ``obj.data`` with ``obj.names`` and lists such as ``train.txt`` is read, too, from the folder or as
+  ``PATH`` itself.
+* The last folder ``images`` in an image's path becomes ``labels`` in that of its text file; where there is no such
+  folder, the text file is beside the image.
+
+A line is one of
+
+    class cx cy width height                  a box, all but the class in parts of the image's width and height
+    class x1 y1 x2 y2 x3 y3 ...               a polygon: the box is the one around it, and samples have masks, too
+    class cx cy width height x y x y ...      a box and P keypoints, where ``kpt_shape: [P, 2]`` is in the YAML file;
+                                              x y visibility each with ``kpt_shape: [P, 3]``
+
+``flip_idx`` in the YAML file states which keypoints change places in a mirrored image. Which of the three it is holds
+for the whole data set: a line of another kind is a bad record. ``task: detect``, ``segment`` or ``pose`` in the YAML
+file decides where lines may be either. Oriented boxes are not read. The number of a class is its place in the list of
+names, from 0.
 """
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from scenewise.data.base import OnBadRecord, Problem, images_in, names_in, no_split, read_lines
-from scenewise.data.instances import Bool, Fault, Float64, InstanceDataSet, Int64, Names, Records
+from scenewise.data.base import OnBadRecord, Problem
+from scenewise.data.instances import Bool, Fault, Float32, Float64, InstanceDataSet, Int64, Names, Records
+from scenewise.data.readers.yolo_layout import Labels, Layout, expected_labels, near_folder, sign, without_image
+from scenewise.data.readers.yolo_lines import (
+    Dialect,
+    dialect_of,
+    lines_of,
+    parse_line,
+    points_of,
+    skeleton_of,
+    some_lines,
+    stated_dialect,
+)
 from scenewise.errors import DataError
 from scenewise.ops.polygons import polygons_to_mask
 
-SPLITS = ("train", "val", "valid", "test")
 SLACK = 1e-3  # parts of an image by which a box may leave it: tools round to a few digits
-BOX_FORM = "class cx cy width height, in parts of the image (0 to 1), with width and height > 0"
+SAMPLED = 64  # text files of each split that decide what kind of labels the data set has ...
+SAMPLED_LINES = 10  # ... and lines of each
+
+
+@dataclass
+class _Found:
+    """The lines of the text files of a split, in its order."""
+
+    image: list[int] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    boxes: list[list[float]] = field(default_factory=list)
+    outlines: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # of the numbers of each line's polygon
+    points: list[list[tuple[float, float, float]]] = field(default_factory=list)
+    faults: dict[int, Fault] = field(default_factory=dict)
 
 
 class Yolo(InstanceDataSet):
-    """Boxes, or polygons, from text files.
+    """Boxes, polygons, or boxes with keypoints, from text files.
 
     ``boxes`` of the table are in parts of the image; samples have them in pixels.
 
     Args:
-        root: the folder.
-        split: a sub-folder of images, such as ``train``; ``val`` also finds ``valid``.
+        root: the folder, or the YAML file or ``obj.data`` that describes it.
+        split: such as ``train``; ``val``, ``valid`` and ``validation`` are one.
         needs: the target fields that are wanted; bad polygons are no fault where only boxes are.
         on_bad_record: see :class:`~scenewise.data.instances.InstanceDataSet`.
     """
 
     format = "yolo"
-    fields = frozenset({"boxes", "labels", "ignore", "masks"})
+    fields = frozenset({"boxes", "labels", "ignore", "masks", "keypoints", "visibility"})
+    takes_file = True
     _starts: Int64  # [A], where each object's polygon begins in _outlines
     _counts: Int64  # [A], and how many numbers it has
     _overhang = SLACK
@@ -57,85 +105,168 @@ class Yolo(InstanceDataSet):
         needs: frozenset[str] = frozenset(),
         on_bad_record: OnBadRecord = "error",
     ) -> None:
-        self.root = root
-        described = _described(root)
-        self.classes = _classes(root, described)
+        self.root, self._policy = root, on_bad_record
+        layout = Layout.of(root)
+        self.classes = layout.classes
         self.class_ids = tuple(range(len(self.classes)))
-        folders = _split_folders(root, described)
-        self.split = "valid" if split == "val" and "val" not in folders and "valid" in folders else split
-        if self.split not in folders:
-            raise no_split(root, split, self.splits(root), f"a folder images/{split} or {split}/images")
-        images = folders[self.split]
-        self._labels = _labels_of(images)
-        files = images_in(images)
-        if not files:
-            raise DataError(f"{images}: no image is there; expected files such as NAME.jpg")
-        place = self._set_images(images, [*files.values()], np.zeros((len(files), 2), np.int32), on_bad_record)
-        self._keys = Names(files)
-        self._set_objects(self._records(place), needs)
+        self.split = layout.find_split(root, split)
+        images = layout.images(self.split)
+        for file, message in images.problems:
+            self._leave_out(file, message)
+        if not images.files:
+            raise DataError("{}: {}".format(*images.problems[0]))
+        labels = Labels(layout.root)
+        texts = [labels.of(image) for image in images.files]
+        self._dialect = stated_dialect(layout) or self._decide(layout, labels)
+        self.fields = _fields(self._dialect)
+        if self._dialect.kind == "pose":
+            self.skeleton = skeleton_of(layout, self._dialect.points)
+        self._set_places(layout, labels, images.files)
+        self._same = tuple(
+            name for name, other in layout.same.items() if other == self.split and name in layout.content
+        )
+        self._read(images.files, texts, needs)
 
     @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:
-        """The splits whose images are there."""
-        return tuple(_split_folders(root, _described(root)))
+        """The splits that are stated, and those whose images are there."""
+        return tuple(Layout.of(root).splits)
 
-    def _records(self, place: Int64) -> Records:
-        """The lines of all files."""
-        there = names_in(self._labels)
-        image: list[int] = []
-        lines: list[int] = []
-        labels: list[int] = []
-        boxes: list[list[float]] = []
-        outlines: list[float] = []
-        counts: list[int] = []  # of the numbers of each line's polygon
-        faults: dict[int, Fault] = {}
-        for index, key in enumerate(self._keys):
-            for number, words in _lines(self._labels / f"{key}.txt") if f"{key}.txt" in there else ():
-                label, values, fault = _parse_line(words, len(self.classes))
-                if fault:
-                    faults[len(image)] = Fault(fault)
-                image.append(index)
-                lines.append(number)
-                labels.append(label)
-                boxes.append(_box_of(values))
-                counts.append(len(values) if len(values) > 4 else 0)
-                outlines.extend(values if len(values) > 4 else ())
-        source = np.array(image, np.int64)
-        table = np.array(boxes, np.float64).reshape(-1, 4)
-        ignore = np.zeros(len(source), np.bool_)
-        records = Records(place[source], table, np.array(labels, np.int32), ignore, faults=faults)
-        amounts = np.array(counts, np.int64)
-        starts = np.cumsum(amounts) - amounts
-        if not amounts.all() or not len(amounts):
-            self.fields = self.fields - {"masks"}
-        self._outlines = np.array(outlines, np.float64)
+    @classmethod
+    def sign(cls, path: Path) -> str:
+        """A YAML file with names, obj.data, or text files of numbers that belong to images."""
+        return sign(path)
+
+    @staticmethod
+    def _decide(layout: Layout, labels: Labels) -> Dialect:
+        """The kind of labels that the data set has, by lines of all its splits."""
+        lines = []
+        for split in layout.splits:
+            try:
+                images = layout.images(split).files
+            except DataError:  # is found when that split is opened
+                continue
+            read = 0
+            for image in images[:: max(1, len(images) // SAMPLED)]:
+                text = labels.of(image)
+                if text is not None and read < SAMPLED:
+                    found = [*some_lines(image, text, SAMPLED_LINES)]
+                    lines += found
+                    read += bool(found)
+        return dialect_of(lines, str(layout.file or layout.root / "data.yaml"))
+
+    def _set_places(self, layout: Layout, labels: Labels, images: list[Path]) -> None:
+        """Note the folders of images and labels, and those without any."""
+        used = dict.fromkeys(image.parent for image in images)
+        self._folders = [(str(folder), str(labels.folders[folder])) for folder in used if labels.folders[folder]]
+        self._bare: list[tuple[str, str]] = []  # folders of images without labels, and what was looked for
+        for folder in used:
+            if labels.folders[folder] is None:
+                expected = expected_labels(folder, layout.root)
+                self._bare.append((str(folder), str(expected)))
+
+    def _read(self, images: list[Path], texts: list[Path | None], needs: frozenset[str]) -> None:
+        """Fill the tables from the text files."""
+        found = _Found()
+        kept: list[int] = []
+        for index, text in enumerate(texts):
+            try:
+                lines = [] if text is None else [*lines_of(text)]
+            except DataError as error:
+                self._leave_out(str(text), str(error).removeprefix(f"{text}: "))
+                if self._policy != "error":
+                    continue
+                lines = []
+            self._add(found, len(kept), lines)
+            kept.append(index)
+        folder = Path(os.path.commonpath([image.parent for image in images]))
+        names = [images[index].relative_to(folder).as_posix() for index in kept]
+        self._texts = Names(str(texts[index] or "") for index in kept)
+        place = self._set_images(folder, names, np.zeros((len(names), 2), np.int32), self._policy)
+        self._set_objects(self._records(found, place), needs)
+
+    def _add(self, found: _Found, index: int, lines: list[tuple[int, list[str]]]) -> None:
+        """Take the lines of the text file of image ``index``."""
+        dialect = self._dialect
+        nowhere = [(0.0, 0.0, 0.0)] * dialect.points
+        for number, words in lines:
+            label, values, fault = parse_line(words, len(self.classes), dialect)
+            if fault is not None:
+                found.faults[len(found.image)] = fault
+            is_polygon = dialect.kind != "pose" and len(values) > 4
+            found.image.append(index)
+            found.lines.append(number)
+            found.labels.append(label)
+            found.boxes.append(_box_of(values, is_polygon))
+            found.counts.append(len(values) if is_polygon else 0)
+            found.outlines.extend(values if is_polygon else ())
+            if dialect.kind == "pose":
+                found.points.append(points_of(values[4:], dialect) if len(values) > 4 else nowhere)
+
+    def _records(self, found: _Found, place: Int64) -> Records:
+        source = np.array(found.image, np.int64)
+        table = np.array(found.boxes, np.float64).reshape(-1, 4)
+        labels = np.array(found.labels, np.int32)
+        records = Records(place[source], table, labels, np.zeros(len(source), np.bool_), faults=found.faults)
+        counts = np.array(found.counts, np.int64)
+        self._outlines = np.array(found.outlines, np.float64)
         records.columns = {
-            "_starts": starts,
-            "_counts": amounts,
-            "_lines": np.array(lines, np.int64),
+            "_starts": np.cumsum(counts) - counts,
+            "_counts": counts,
+            "_lines": np.array(found.lines, np.int64),
             "_source": source,
         }
+        if self._dialect.kind == "pose":
+            with np.errstate(over="ignore"):
+                points = np.array(found.points, np.float64).reshape(-1, self._dialect.points, 3).astype(np.float32)
+            records.columns["_points"] = points
         return records
 
     def _bounds(self, records: Records) -> Float64:
         return np.ones((len(records.boxes), 2))
 
     def _file_of(self, records: Records, row: int) -> Path:
-        return self._labels / f"{self._keys[int(records.columns['_source'][row])]}.txt"
+        return Path(self._texts[int(records.columns["_source"][row])])
 
     def _record_name(self, records: Records, row: int) -> str:
         return f"line {int(records.columns['_lines'][row])}"
 
     def _box_text(self, records: Records, row: int) -> tuple[str, str]:
-        lines = self._file_of(records, row).read_text(encoding="utf-8-sig").splitlines()
-        return reprlib.repr(lines[int(records.columns["_lines"][row]) - 1].strip()), BOX_FORM
+        number = int(records.columns["_lines"][row])
+        words = next((words for place, words in lines_of(self._file_of(records, row)) if place == number), [])
+        return reprlib.repr(" ".join(words)), self._dialect.form
 
-    def _suspicions(self) -> Iterator[Problem]:
-        yield from super()._suspicions()
-        known = set(self._keys)
-        for name in sorted(names_in(self._labels)):
-            if name.endswith(".txt") and name != "classes.txt" and name[:-4] not in known:
-                yield Problem(str(self._labels / name), f"a file of labels without its image in {self._folder}")
+    # ---- what is wrong
+
+    def unlabelled(self, needs: frozenset[str] = frozenset()) -> str:
+        """That a folder of images has no labels, there is no object, or most were left out."""
+        if self._bare and len(self.labels):
+            images, labels = self._bare[0]
+            expected = f"expected {labels}" if labels != images else "expected NAME.txt beside each NAME.jpg"
+            return (
+                f"no text file belongs to the images in {images}; {expected}{near_folder(Path(labels), of_labels=True)}"
+            )
+        return super().unlabelled(needs)
+
+    def _label_hint(self) -> str:
+        if not self._bare:
+            folders = [labels for _, labels in self._folders]
+            return f"; labels are expected in {', '.join(folders[:3])}{' and more' if len(folders) > 3 else ''}"
+        images, labels = self._bare[0]
+        if labels == images:
+            return f"; expected NAME.txt beside each NAME.jpg in {images}, or folders images and labels"
+        hint = near_folder(Path(labels), of_labels=True)
+        return f"; {labels} has no text files: expected the labels of {images} there{hint}"
+
+    def suspicions(self) -> Iterator[Problem]:
+        """Likely mistakes that all records together show, and labels without an image."""
+        yield from super().suspicions()
+        for name in self._same:
+            message = f"splits {self.split} and {name} are the same images; what is measured on those says nothing"
+            yield Problem(str(self.root), message, "suspicion")
+        for images, labels in dict.fromkeys(self._folders):
+            for name in without_image(Path(images), Path(labels)):
+                yield Problem(str(Path(labels) / name), f"a file of labels without its image in {images}")
 
     # ---- samples
 
@@ -147,115 +278,28 @@ class Yolo(InstanceDataSet):
         for mask, row in zip(masks, rows.tolist(), strict=True):
             start = int(self._starts[row])
             outline = self._outlines[start : start + int(self._counts[row])].reshape(-1, 2)
-            mask[:] = polygons_to_mask([(outline * (size[1], size[0])).ravel()], size, where=str(self._labels))
+            if len(outline):
+                where = f"{self.root}: a polygon of class {self.classes[int(self.labels[row])]}"
+                mask[:] = polygons_to_mask([(outline * (size[1], size[0])).ravel()], size, where=where)
         return masks
 
-
-def _described(root: Path) -> dict[str, Any]:
-    """What data.yaml says; empty where there is none."""
-    path = root / "data.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds {reprlib.repr(content)}; expected entries such as names: [cat, dog]")
-    return content
+    def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
+        assert self._points is not None
+        return self._points[rows] * np.array((size[1], size[0], 1), np.float32)
 
 
-def _classes(root: Path, described: dict[str, Any]) -> tuple[str, ...]:
-    """The names of the classes, by number."""
-    if "names" not in described:
-        listing = root / "classes.txt"
-        if not listing.is_file():
-            raise DataError(f"{root}: neither data.yaml with names nor classes.txt; expected the names of the classes")
-        names: Any = read_lines(listing)
-        place = str(listing)
-    else:
-        names, place = described["names"], f"{root / 'data.yaml'}: names"
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-            names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{place} is {reprlib.repr(names)}; expected a list of names, or of 0, 1, 2, ... to names")
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{place}: {name!r} is there more than once; expected unique names")
-    return tuple(names)
+def _fields(dialect: Dialect) -> frozenset[str]:
+    """The target fields of samples of that kind."""
+    more = {"detect": (), "segment": ("masks",), "pose": ("keypoints", "visibility")}[dialect.kind]
+    return frozenset({"boxes", "labels", "ignore", *more})
 
 
-def _split_folders(root: Path, described: dict[str, Any]) -> dict[str, Path]:
-    """The folder of images of each split."""
-    found: dict[str, Path] = {}
-    for split in SPLITS:
-        stated = described.get(split)
-        if isinstance(stated, str):
-            # tools write paths as seen from their own folder, so a path that leads nowhere is tried below root, too
-            tried = [root / str(described.get("path") or "") / stated, root / stated.lstrip("./"), root / stated]
-            folder = next((folder for folder in tried if folder.is_dir()), None)
-            if folder is not None:
-                found[split] = folder
-    inner = sorted(path for path in (root / "images").glob("*") if path.is_dir())
-    outer = sorted(path / "images" for path in root.glob("*") if (path / "images").is_dir())
-    for folder in (*inner, *outer):
-        found.setdefault(folder.name if folder in inner else folder.parent.name, folder)
-    if not found and (root / "images").is_dir():
-        found["train"] = root / "images"
-    return dict(sorted(found.items(), key=lambda item: (_rank(item[0]), item[0])))
-
-
-def _rank(split: str) -> int:
-    return SPLITS.index(split) if split in SPLITS else len(SPLITS)
-
-
-def _labels_of(images: Path) -> Path:
-    """The folder of labels that belongs to a folder of images: the last ``images`` in its path becomes ``labels``."""
-    parts = list(images.parts)
-    if "images" not in parts:
-        return images
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a file of labels that are not empty, as words, with their numbers from 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield number, line.split()
-
-
-def _parse_line(words: list[str], classes: int) -> tuple[int, list[float], str]:
-    """The label, the numbers after it, and what is wrong ("" where nothing is)."""
-    line = reprlib.repr(" ".join(words))
-    try:
-        number, values = float(words[0]), [float(word) for word in words[1:]]
-    except ValueError:
-        return -1, [], f"{line} holds something that is no number; expected {BOX_FORM}"
-    if number != int(number) if np.isfinite(number) else True:
-        return -1, [], f"{line} begins with {words[0]}; expected the number of a class"
-    if not 0 <= number < classes:
-        known = f"0 to {classes - 1}" if classes > 1 else "0"
-        return -1, [], f"class {words[0]} is unknown; expected {known}, as many as there are names"
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        return (
-            -1,
-            [],
-            f"{line} has {len(values)} numbers after the class; expected {BOX_FORM}, or a polygon of 3 points",
-        )
-    return int(number), values, ""
-
-
-def _box_of(values: list[float]) -> list[float]:
+def _box_of(values: list[float], is_polygon: bool) -> list[float]:
     """x1, y1, x2, y2 of cx, cy, width, height or of a polygon; NaN where there is neither."""
-    if len(values) == 4:
-        x, y, width, height = values
-        return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-    xs, ys = values[::2], values[1::2]
-    return [min(xs), min(ys), max(xs), max(ys)] if values else [np.nan] * 4
+    if not values:
+        return [np.nan] * 4
+    if is_polygon:
+        xs, ys = values[::2], values[1::2]
+        return [min(xs), min(ys), max(xs), max(ys)]
+    x, y, width, height = values[:4]
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
