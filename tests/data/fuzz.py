@@ -13,13 +13,15 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from scenewise.data import open_data, splits_of
 from scenewise.errors import ScenewiseError
 
-CASES = 2000
+CASES = 2000  # in all tests of a reader
+SEED: int | None = None  # of the mutations; None, and not repeatable: another one each time
+REPEATABLE = True
 TOKEN = re.compile(rb"[-+.\w]+|\"[^\"]*\"|[\[\]{}():,=<>/]|\n")
 VALUES = (
     b"", b"0", b"-1", b"1", b"2", b"0.5", b"-0.5", b"1e308", b"-1e999", b"nan", b"inf", b"9" * 40, b"9" * 5000,
@@ -96,7 +98,7 @@ def fuzz(
     source: str,
     files: Sequence[Path],
     needs: Sequence[frozenset[str]] = (frozenset(),),
-    cases: int = CASES,
+    share: float = 1,
     also: Callable[[], object] | None = None,
 ) -> None:
     """Open ``source`` and read all samples, each time with one of ``files`` mutated.
@@ -105,18 +107,19 @@ def fuzz(
         source: a ``format:path`` string, which opens as it is.
         files: small text files of it.
         needs: what is asked of the reader, one of these at a time.
-        cases: how many mutated copies.
+        share: how much of ``CASES`` mutated copies are tried.
         also: further calls that may raise scenewise's own errors only.
     """
     originals = {file: file.read_bytes() for file in files}
     for fields in needs:
         assert len(open_data(source, needs=fields))
-    opened = 0
+    cases, opened = round(CASES * share), 0
 
+    @(seed(SEED) if SEED is not None else lambda test: test)
     @settings(
         max_examples=cases,
         deadline=None,
-        derandomize=True,
+        derandomize=REPEATABLE,
         database=None,
         suppress_health_check=[*HealthCheck],
     )

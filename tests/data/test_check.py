@@ -110,7 +110,10 @@ def test_a_split_that_can_not_be_opened_is_a_problem(tmp_path):
 
 
 def test_a_folder_of_another_layout(tmp_path):
-    assert [p.message for p in check_data(f"camvid:{tmp_path}").problems] == ["no split is there that could be checked"]
+    (problem,) = check_data(f"camvid:{tmp_path}").problems
+    assert problem.message == (
+        "no split is there that could be checked; no files are here, which is no data set of a known format"
+    )
     assert not check_data(f"masks:{tmp_path}").ok
     with pytest.raises(DataError, match="no folder JPEGImages"):
         check_data(f"voc:{tmp_path}")

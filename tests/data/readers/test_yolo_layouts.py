@@ -314,6 +314,20 @@ def test_more_than_half_left_out(tmp_path):
         assert len(open_data(source, on_bad_record=policy, allow_unlabelled=True).labels) == 1
 
 
+def test_pixels_in_place_of_parts(tmp_path):
+    place(tmp_path, *(f"images/train/{i}.png" for i in range(5)), line="0 10 8 4 4\n")
+    (tmp_path / "classes.txt").write_text("thing\n")
+    with pytest.raises(DataError, match=r"covers x 8 to 12 .*\(5 bad records.*Are these pixels\?"):
+        open_data(f"yolo:{tmp_path}")
+
+
+@pytest.mark.parametrize("start", ["/content/set", "D:\\data\\set", "../../elsewhere/set", "set"])
+def test_folders_of_another_machine(tmp_path, start):
+    place(tmp_path, "images/train/0.png")
+    (tmp_path / "data.yaml").write_text(f"train: {start}/images/train\nnames: [thing]\n")
+    assert names_of(f"yolo:{tmp_path}") == ["images/train/0.png"]
+
+
 def test_a_text_file_that_can_not_be_read(tmp_path):
     place(tmp_path, "images/train/0.png", "images/train/1.png", "images/train/2.png")
     (tmp_path / "labels" / "train" / "1.txt").write_bytes(b"0 \xff\xfe\xfa")

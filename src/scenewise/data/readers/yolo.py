@@ -261,6 +261,9 @@ class Yolo(InstanceDataSet):
     def suspicions(self) -> Iterator[Problem]:
         """Likely mistakes that all records together show, and labels without an image."""
         yield from super().suspicions()
+        if self._many_outside:
+            message = "many boxes leave their image; expected parts of its width and height, 0 to 1. Are these pixels?"
+            yield Problem(str(self.root), message, "suspicion")
         for name in self._same:
             message = f"splits {self.split} and {name} are the same images; what is measured on those says nothing"
             yield Problem(str(self.root), message, "suspicion")
