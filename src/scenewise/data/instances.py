@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from scenewise.data.base import DataSet, OnBadRecord, Problem, names_in
+from scenewise.data.base import DataSet, OnBadRecord, Problem
+from scenewise.data.folders import names_in
 from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.files.images import image_size, read_image

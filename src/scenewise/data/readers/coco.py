@@ -29,7 +29,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scenewise.data.base import OnBadRecord, Problem, no_split, ranges
+from scenewise.data.base import OnBadRecord, Problem, no_split
+from scenewise.data.folders import ranges
 from scenewise.data.instances import (
     CONTRADICTION,
     OVERHANG,
