@@ -34,7 +34,6 @@ from scenewise.data.folders import ranges
 from scenewise.data.instances import (
     CONTRADICTION,
     OVERHANG,
-    Bool,
     Fault,
     Float32,
     InstanceDataSet,
@@ -46,8 +45,8 @@ from scenewise.data.instances import (
 from scenewise.data.readers.coco_content import BOX_FORM, NO_ID, Content
 from scenewise.data.readers.json_stream import read_at
 from scenewise.errors import DataError
-from scenewise.ops import rle
-from scenewise.ops.polygons import polygons_to_mask
+from scenewise.ops.polygons import polygons_to_runs
+from scenewise.ops.runs import Runs, runs_of_code
 from scenewise.types import Skeleton
 
 YEAR = re.compile(r"\d{4}")
@@ -376,11 +375,11 @@ class Coco(InstanceDataSet):
 
     # ---- samples
 
-    def _masks(self, rows: Int64, size: tuple[int, int]) -> Bool:
-        """The masks [K,H,W], decoded from the annotation file."""
-        masks = np.zeros((len(rows), *size), np.bool_)
+    def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
+        """The objects' masks, read from the annotation file."""
+        masks = []
         annotations = read_at(self._file, self._starts[rows], self._lengths[rows])
-        for mask, row, annotation in zip(masks, rows, annotations, strict=True):
+        for row, annotation in zip(rows, annotations, strict=True):
             where = f"{self._file}: annotation {self._ids[row]}: segmentation"
             code = annotation.get("segmentation") if isinstance(annotation, dict) else None
             if not isinstance(annotation, dict) or annotation.get("id") != self._ids[row]:
@@ -388,11 +387,11 @@ class Coco(InstanceDataSet):
                     f"{where}: another record stands there by now; the file was changed after it was opened"
                 )
             if isinstance(code, dict):
-                mask[:] = rle.decode(code, size, where=where)
-            elif code:
-                polygons = [polygon for polygon in code if len(polygon) >= 6] if self._policy == "fix" else code
-                mask[:] = polygons_to_mask(polygons, size, where=where)
-        return masks
+                masks.append(runs_of_code(code, size, where=where))
+            else:
+                polygons = [p for p in code if len(p) >= 6] if code and self._policy == "fix" else code or []
+                masks.append(polygons_to_runs(polygons, size, where=where))
+        return Runs.of(masks, size)
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
         return self._points[rows]
