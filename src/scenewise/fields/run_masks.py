@@ -168,10 +168,11 @@ def know_run_masks(transform: Any) -> None:
     What its steps are told for each type, such as ``fill={tv_tensors.Mask: 0, "others": 255}``, is looked up by the type
     itself.
     """
-    for module in transform.modules() if isinstance(transform, nn.Module) else ():
-        for table in vars(module).values():
-            if isinstance(table, dict) and tv_tensors.Mask in table:
-                table[RunMasks] = table[tv_tensors.Mask]
+    for value in vars(transform).values() if isinstance(transform, nn.Module) else ():
+        for step in value if isinstance(value, list | tuple) else (value,):  # Compose, RandomApply, RandomChoice, ...
+            know_run_masks(step)
+        if isinstance(value, dict) and tv_tensors.Mask in value:
+            value[RunMasks] = value[tv_tensors.Mask]
 
 
 def areas_of(masks: Tensor) -> Int64:
