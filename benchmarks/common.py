@@ -38,7 +38,8 @@ def machine_line(rounds: int) -> str:
 
     return (
         f"# {platform.machine()}, {this_cpu()}, {torch.get_num_threads()} threads, "
-        f"load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, "
         f"medians of {rounds}"
     )
 

@@ -32,6 +32,7 @@ from scenewise.engine.run import Run
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
 from scenewise.losses.normalize import own_counts
+from scenewise.nn.arrange import arrange_for_training
 from scenewise.recipe import Recipe
 from scenewise.weights.checkpoint import save_checkpoint, transfer
 from scenewise.weights.load import load
