@@ -47,7 +47,7 @@ from scenewise.engine import predict as prediction
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.predict import Predictor, predict_images
 from scenewise.model import Model
-from scenewise.nn.convolution import arrange_for_training
+from scenewise.nn.arrange import arrange_for_training
 from scenewise.nn.features import FeatureSpec
 from scenewise.results.prediction import Prediction
 from scenewise.systems.detection import faster_rcnn

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from scenewise.engine.predict import Predictor
 from scenewise.model import Model
-from scenewise.nn.convolution import arrange_for_training
+from scenewise.nn.arrange import arrange_for_training
 from scenewise.types import Batch
 from scenewise.weights.published import PUBLISHED, fill_published
 

@@ -69,7 +69,7 @@ class Loop:
         self.average: Average | None = None
         if self.settings.ema is not None:
             self.average = Average(self.model, self.settings.ema, decays_of(self.model, self.players))
-        self.model.to(memory_format=torch.channels_last)
+        arrange_for_training(self.model)
         self.wrapped, *optimizers = fabric.setup(self.model, *(player.optimizer for player in self.players))
         for player, optimizer in zip(self.players, optimizers, strict=True):
             player.optimizer = optimizer

@@ -1,4 +1,4 @@
-"""Models in the memory format that trains fastest on this machine."""
+"""Models in the order of memory, and with the kernels, that are fastest on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from scenewise.nn.layers import GridLinear
 from scenewise.nn.machine import split_convolution_gradients
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -25,10 +26,15 @@ def arrange_for_training(model: Module) -> Module:
 
 
 def arrange_for_prediction(model: Module) -> Module:
-    """``model`` itself, its weights in channels-last order, its convolutions torch's own."""
+    """``model`` itself, its weights in channels-last order, its convolutions torch's own.
+
+    It is for prediction alone: its state no longer fits other models.
+    """
     for module in model.modules():
         if type(module) is SplitGradientConv2d:
             module.__class__ = nn.Conv2d
+        elif isinstance(module, GridLinear):
+            module.put_channels_last()
     return model.to(memory_format=torch.channels_last)
 
 
