@@ -81,7 +81,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         benchmarks: names of metrics by which the set is measured besides the usual ones.
     """
 
-    format: ClassVar[str]
+    format: ClassVar[str] = ""  # empty for a person's own, which no string opens
     fields: frozenset[str]
     needs_folder: ClassVar[bool] = True
     takes_file: ClassVar[bool] = False
@@ -128,7 +128,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     @property
     def source(self) -> str:
         """The ``format:path`` string that opens this data set."""
-        return f"{self.format}:{self.root}"
+        return f"{self.format}:{self.root}" if self.format else f"{type(self).__module__}:{type(self).__qualname__}"
 
     @abstractmethod
     def __len__(self) -> int:

@@ -27,10 +27,11 @@ def side_by_side(
     """``pictures`` in a row, each with its title above it, on a white page.
 
     Args:
-        pictures: titles and images. All images are brought to one height; legends that :func:`draw_prediction` or
+        pictures: titles and images. All images are brought to one height; legends that
+            :func:`~scenewise.results.picture.draw_output` or
             :func:`draw_sample` put beside or below them do not count.
         height: that height in pixels; by default that of the highest image.
-        font: as in :func:`draw_prediction`.
+        font: a TrueType file; needed for scripts that Pillow's own Latin font lacks.
     """
     if not pictures:
         raise UsageError("side_by_side: no pictures; expected at least one (title, image)")

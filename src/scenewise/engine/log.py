@@ -34,15 +34,16 @@ class Log:
             self._tensorboard().add_scalar(name, value, step)
         self._tensorboard().flush()
 
-    def rewind(self, step: int) -> None:
-        """Drop what was logged after ``step``."""
+    def rewind(self, step: int, validated: bool = True) -> None:
+        """Drop what was logged after ``step``; and the epoch that ends at it, unless it is ``validated``."""
         self.purge = step + 1
         for name in ("steps.csv", "epochs.csv"):
             path = self.folder / name
             if path.is_file():
                 head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
                 width = head.count(",")
-                kept = [r for r in rows if r.endswith("\n") and r.count(",") == width and int(r.split(",")[0]) <= step]
+                last = step if validated or name == "steps.csv" else step - 1
+                kept = [r for r in rows if r.endswith("\n") and r.count(",") == width and int(r.split(",")[0]) <= last]
                 write_text(path, head + "".join(kept))
 
     def close(self) -> None:

@@ -102,7 +102,9 @@ class Loop:
         """Train to the end, or until the user stops it."""
         finished = True
         with _Stop() as stop, self.progress:
-            ended = self.pending and self._finish_epoch(self.step // self.steps_per_epoch - 1)
+            ended = self.settings.patience is not None and self.waited >= self.settings.patience
+            if self.pending:
+                ended = self._finish_epoch(self.step // self.steps_per_epoch - 1)
             while self.step < self.total and not ended:
                 epoch = self.step // self.steps_per_epoch
                 with self._kept_if_a_loader_dies():
@@ -194,7 +196,8 @@ class Loop:
             torch.manual_seed(mix_seed(self.settings.seed, self.step, number, self.fabric.global_rank))
             waiting = not alone or number < count - 1  # several players' gradients are averaged in _apply
             with self.fabric.no_backward_sync(self.wrapped, enabled=waiting):
-                terms = self.wrapped.losses(batch)
+                with self.fabric.autocast():
+                    terms = self.wrapped.losses(batch)
                 self._check_finite(terms, batch)
                 check_terms(self.players, terms)
                 for player in players:
@@ -254,11 +257,13 @@ class Loop:
         """Save the state where a loader process was killed, and say how to go on."""
         try:
             yield
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            for child in torch.multiprocessing.active_children():
+                child.kill()  # the others wait for a signal that they leave to their parent
             self._save()
-            what = str(error).splitlines()[0].rstrip(".")
+            what = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise TrainingError(
                 f"step {self.step}: a process that loads images ended: {what}. That happens when memory runs out: give "
                 f"fewer data.workers or a smaller batch. The state of this step is saved; go on with: scenewise train "
@@ -299,6 +304,7 @@ class Loop:
         assert self.validation is not None
         model = self.average.module if self.average is not None else self.model
         model.eval()
+        torch.manual_seed(mix_seed(self.settings.seed, self.step))  # detectors sample what their losses are computed on
         metrics = metrics_for(model.fills, self.validation)
         samples = Subset(self.validation, self.fabric.global_rank, self.fabric.world_size)
         losses = model.losses if self.settings.validation_loss else None
@@ -356,6 +362,7 @@ class Loop:
             numbers = [k for k, v in flat.items() if isinstance(v, int | float) and "per_class." not in k]
             raise UsageError(f"trainer.monitor is {self.monitor!r}; expected one of {', '.join(numbers)}")
         better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        better = better and math.isfinite(value)
         if better:
             self.best, self.best_scores, self.waited = float(value), scores, 0
         else:
@@ -459,7 +466,7 @@ class Loop:
         else:  # it was stopped before the first state was saved
             self.start()
         if self.log is not None:
-            self.log.rewind(self.step)
+            self.log.rewind(self.step, validated=not self.pending)
         self.progress.note(f"goes on from step {self.step} of {self.total}")
 
 

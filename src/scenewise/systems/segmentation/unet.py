@@ -2,7 +2,8 @@
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
 https://arxiv.org/abs/1505.04597. In order of the paper: network (sec. 2), training, initialisation and border weights
-(sec. 3); elastic deformation (sec. 3.1) is in ``data/elastic.py``, overlapping tiles (fig. 2) in ``engine/tiles.py``.
+(sec. 3); elastic deformation (sec. 3.1) is in ``data/transforms/elastic.py``, overlapping tiles (fig. 2) in
+``engine/tiles.py``.
 
 The network's convolutions are unpadded, so its map is smaller than what it sees. As in fig. 2, the model feeds it the
 image extended by mirroring, so that ``losses`` and ``predict`` cover the whole image, and no pixel of an image depends
