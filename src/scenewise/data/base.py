@@ -251,8 +251,8 @@ class LabelMapDataSet(DataSet):
             except DataError:  # is found when it is read
                 return ""
         return (
-            f"no pixel of its {len(self):,} label maps has a class, so that nothing can be learned or measured; "
-            f"expected {describe_table(self.table)}"
+            f"no pixel of its {counted(len(self), 'label map')} has a class, so that nothing can be learned or "
+            f"measured; expected {describe_table(self.table)}"
         )
 
     def _values(self, index: int) -> Tensor:
@@ -373,6 +373,11 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ", ".join(str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs)
+
+
+def counted(number: int, what: str) -> str:
+    """Such as ``1 image`` and ``1,200 images``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def names_in(folder: Path) -> set[str]:
