@@ -47,9 +47,11 @@ from scenewise.engine import predict as prediction
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.predict import Predictor, predict_images
 from scenewise.model import Model
+from scenewise.nn.arrange import arrange_for_training
 from scenewise.nn.features import FeatureSpec
+from scenewise.results.prediction import Prediction
 from scenewise.systems.detection import faster_rcnn
-from scenewise.types import Batch, Prediction
+from scenewise.types import Batch
 from scenewise.weights.published import PUBLISHED, Published, fill_published
 
 PEERS: dict[str, Any] = {"faster-rcnn": detection.FasterRCNN, "mask-rcnn": detection.MaskRCNN}
@@ -207,7 +209,7 @@ def predict_part(name: str, images: list[Tensor], side: int, rounds: int) -> Non
 def train_part(name: str, images: list[Tensor], side: int, rounds: int) -> None:
     theirs, ours = pair(name, side)
     theirs.train()
-    ours.train().to(memory_format=torch.channels_last)  # as the engine does
+    arrange_for_training(ours.train())  # as the engine does
     row = row_of(name)
     generator = torch.Generator().manual_seed(1)
     photograph = images[0]

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from scenewise.engine.predict import Predictor
 from scenewise.model import Model
+from scenewise.nn.arrange import arrange_for_training
 from scenewise.types import Batch
 from scenewise.weights.published import PUBLISHED, fill_published
 
@@ -115,7 +116,7 @@ def training(name: str, size: tuple[int, int], rounds: int) -> dict[str, Any]:
     batch = Batch(images, [size] * 2, [{"semantic": t} for t in target])
     normalised = ours.pixels(batch).contiguous()
     theirs.train()
-    ours.train().to(memory_format=torch.channels_last)  # as the engine does
+    arrange_for_training(ours.train())  # as the engine does
     optimizers = [torch.optim.SGD(m.parameters(), lr=1e-4, momentum=0.9) for m in (theirs, ours)]
 
     def step_theirs() -> None:

@@ -159,6 +159,10 @@ def test_void_is_void_with_more_than_255_classes(loss):
     logits = torch.randn(1, 300, 1, 3)
     target = torch.tensor([[[299, 3, IGNORE]]])
     torch.testing.assert_close(loss(logits, target), loss(logits[..., :2], target[..., :2]))
+    if loss in (cross_entropy, focal, ohem_cross_entropy):
+        weights = {"class_weights": torch.rand(300)}
+        expected = loss(logits[..., :2], target[..., :2], **weights)
+        torch.testing.assert_close(loss(logits, target, **weights), expected)
 
 
 # ---- cross-entropy
@@ -646,6 +650,11 @@ def test_lovasz_hinge_equals_its_definition():
         losses.append(lovasz_loop((1 - z[kept] * signs).clamp(min=0).tolist(), (t[kept] == 1).tolist()))
     assert lovasz_hinge(logits[:, 0], target, scope="image").item() == pytest.approx(sum(losses) / 2)
     assert lovasz_hinge(logits[:1, 0], target[:1]).item() == pytest.approx(losses[0])
+
+
+def test_lovasz_hinge_of_one_absent_class_is_its_largest_error():
+    logits = torch.tensor([[[-3.0, 0.5, 2.0, 9.0]]])
+    assert lovasz_hinge(logits, torch.tensor([[[0, 0, 0, IGNORE]]])).item() == 3
 
 
 @pytest.mark.parametrize("scope", ["batch", "image"])

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from scenewise.data.base import INVALID, UNIONS, DataSet, LabelMapDataSet, Problem
+from scenewise.data.base import UNIONS, DataSet, Problem
 from scenewise.data.formats import all_readers, construct, find_reader, naming_what_is_here
 from scenewise.data.instances import InstanceDataSet
+from scenewise.data.label_maps import INVALID, LabelMapDataSet
 from scenewise.data.recognise import describe
 from scenewise.errors import DataError
 from scenewise.types import IGNORE, Sample

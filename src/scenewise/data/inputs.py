@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scenewise.data.base import DataSet, images_in
+from scenewise.data.base import DataSet
+from scenewise.data.folders import images_in
 from scenewise.errors import DataError, UsageError
 from scenewise.fields.table import find_input
 from scenewise.files.atomic import atomic_path

@@ -24,11 +24,14 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from scenewise.data.base import DataSet, OnBadRecord, Problem, counted, names_in
+from scenewise.data.base import DataSet, OnBadRecord, Problem
+from scenewise.data.folders import counted, names_in
 from scenewise.data.names import Resolver, printable
 from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
+from scenewise.fields.run_masks import RunMasks
 from scenewise.files.images import image_size, read_image
+from scenewise.ops.runs import Runs
 from scenewise.types import Sample, Skeleton
 
 Int32 = npt.NDArray[np.int32]
@@ -182,8 +185,8 @@ class InstanceDataSet(_Shared, DataSet):
     def _box_text(self, records: Records, row: int) -> tuple[str, str]:
         """The object's box as it stands in the file, and what is expected of boxes there."""
 
-    def _masks(self, rows: Int64, size: tuple[int, int]) -> Bool:
-        """The masks [K,H,W] of the objects ``rows`` of one image. Readers with the field ``masks`` have it."""
+    def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
+        """The K masks of the objects ``rows`` of one image of ``size``. Readers with the field ``masks`` have it."""
         raise NotImplementedError
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
@@ -227,7 +230,7 @@ class InstanceDataSet(_Shared, DataSet):
         if "area" in self.fields and self.area is not None:
             target["area"] = torch.from_numpy(self.area[rows].astype(np.float32))
         if "masks" in self.fields:
-            target["masks"] = tv_tensors.Mask(torch.from_numpy(self._masks(rows, (height, width))))
+            target["masks"] = RunMasks.of(self._masks(rows, (height, width)))
         if "keypoints" in self.fields:
             points = torch.from_numpy(self._keypoints(rows, (height, width)))
             skeleton = self.skeleton or Skeleton()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scenewise.data.base import DataSet
+from scenewise.fields.run_masks import know_run_masks
 from scenewise.fields.table import drop_lost, plain_target, take_inputs, with_companions
 from scenewise.types import Batch, Sample, Target
 
@@ -83,6 +84,7 @@ class _Transformed(Dataset[Sample]):
     ) -> None:
         self.data = data if needs is None else data.only(needs)
         self.transform, self.seed, self.needs, self.takes = transform, seed, needs, takes
+        know_run_masks(transform)
 
     def __len__(self) -> int:
         return len(self.data)

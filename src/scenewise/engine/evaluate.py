@@ -16,7 +16,7 @@ from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
 from scenewise.errors import UsageError
-from scenewise.fields.table import measured_by, take_inputs
+from scenewise.fields.table import measured_by, plain_target, take_inputs
 from scenewise.metrics import Metric
 from scenewise.metrics.coco import FIELDS, CocoMetrics, Kind
 from scenewise.model import Model
@@ -196,7 +196,7 @@ def run_evaluation(
             found = predict_images(predict, model.input, images, device, inputs=inputs)
             for output, (image, target) in zip(found, group, strict=True):
                 prediction = Prediction.of(output, (image.shape[-2], image.shape[-1]), model.classes, model.skeleton)
-                truth = plain(image, target)[1]
+                truth = plain_target(target, bitmaps=False)
                 for metric in metrics:
                     metric.update(prediction, truth)
             if losses is not None:

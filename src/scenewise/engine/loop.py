@@ -32,6 +32,7 @@ from scenewise.engine.run import Run
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
 from scenewise.losses.normalize import own_counts
+from scenewise.nn.arrange import arrange_for_training
 from scenewise.recipe import Recipe
 from scenewise.weights.checkpoint import save_checkpoint, transfer
 from scenewise.weights.load import load
@@ -69,7 +70,7 @@ class Loop:
         self.average: Average | None = None
         if self.settings.ema is not None:
             self.average = Average(self.model, self.settings.ema, decays_of(self.model, self.players))
-        self.model.to(memory_format=torch.channels_last)
+        arrange_for_training(self.model)
         self.wrapped, *optimizers = fabric.setup(self.model, *(player.optimizer for player in self.players))
         for player, optimizer in zip(self.players, optimizers, strict=True):
             player.optimizer = optimizer

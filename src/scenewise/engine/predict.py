@@ -20,7 +20,9 @@ from scenewise.errors import UsageError
 from scenewise.fields.table import find_input, resized_inputs
 from scenewise.files.images import as_image
 from scenewise.model import Model
+from scenewise.nn.arrange import arrange_for_prediction
 from scenewise.nn.folding import fold_batchnorm
+from scenewise.nn.machine import warn_of_bf16
 from scenewise.ops.resize import fit
 from scenewise.results.prediction import Prediction
 from scenewise.types import Batch, InputSpec, Output
@@ -81,6 +83,8 @@ class Predictor:
 def prepare(model: Model, precision: Precision = "32", device: torch.device | str = "cpu") -> Model:
     """A copy of ``model`` for prediction alone: the same numbers, faster.
 
+    Warns, once, where bf16 is asked of a CPU that has no instructions for it.
+
     Raises:
         UsageError: float16 on the CPU.
     """
@@ -91,7 +95,9 @@ def prepare(model: Model, precision: Precision = "32", device: torch.device | st
         raise UsageError("precision 16 needs a GPU; on the CPU give bf16 or 32")
     if device.type == "cpu":
         keep_memory()
-    ready = copy.deepcopy(model).eval().requires_grad_(False)
+        if precision == "bf16":
+            warn_of_bf16()
+    ready = arrange_for_prediction(copy.deepcopy(model).eval().requires_grad_(False))
     with torch.inference_mode(False), torch.no_grad():
         if any(isinstance(m, torch.nn.BatchNorm2d) for m in ready.modules()):
             fold_batchnorm(ready, _probe(ready))

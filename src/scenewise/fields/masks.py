@@ -19,6 +19,7 @@ from scenewise.draw.colors import Array
 from scenewise.draw.look import Scene
 from scenewise.draw.pages import enlarged, grown, mask_box
 from scenewise.fields.base import Cut, Field, Size
+from scenewise.fields.run_masks import areas_of, bitmap_of, codes_of
 from scenewise.ops import rle
 from scenewise.ops.masks import paste_masks
 from scenewise.ops.views import View
@@ -47,7 +48,7 @@ class Masks(Field):
 
     def encode(self, value: Tensor, whole: Described) -> Any:
         """K run-length codes, as COCO has them."""
-        return rle.encode(value)
+        return codes_of(value)
 
     def decode(self, values: Any, record: Mapping[str, Any], size: Size, where: str) -> Tensor:
         """See :class:`~scenewise.fields.base.Field`."""
@@ -58,17 +59,18 @@ class Masks(Field):
 
     def paint(self, picture: Image.Image, value: Tensor, scene: Scene) -> Image.Image:
         """Each mask's colour and outline over ``picture``, larger ones below."""
-        masks, factor = value.numpy(), scene.pen.factor
+        factor = scene.pen.factor
         alpha = scene.look.alpha
         canvas = np.array(picture)
-        for i in np.argsort(-masks.sum((1, 2)), kind="stable"):
-            box = mask_box(masks[i])
+        for i in np.argsort(-areas_of(value), kind="stable").tolist():
+            whole = bitmap_of(value, i)
+            box = mask_box(whole)
             if box is None:
                 continue
             x1, y1, x2, y2 = box
             # a margin shows the outline where its sides are; beyond the image's edge there is nothing to outline
             rows, columns = slice(max(0, y1 - 1), y2 + 1), slice(max(0, x1 - 1), x2 + 1)
-            mask = enlarged(masks[i][rows, columns], factor)
+            mask = enlarged(whole[rows, columns], factor)
             part = canvas[
                 rows.start * factor : rows.start * factor + mask.shape[0],
                 columns.start * factor : columns.start * factor + mask.shape[1],
@@ -80,11 +82,13 @@ class Masks(Field):
 
     def tag_boxes(self, value: Tensor, reach: float) -> Array | None:
         """The boxes around the masks."""
-        return np.array([mask_box(mask) or (np.nan,) * 4 for mask in value.numpy()]).reshape(-1, 4)
+        boxes = [mask_box(bitmap_of(value, index)) or (np.nan,) * 4 for index in range(len(value))]
+        return np.array(boxes).reshape(-1, 4)
 
     def make_plain(self, target: dict[str, Any]) -> None:
         """As bool."""
-        target["masks"] = target["masks"].to(torch.bool)
+        if target["masks"].dtype != torch.bool:
+            target["masks"] = target["masks"].to(torch.bool)
 
     def cut(self, target: Mapping[str, Any], size: Size) -> Cut:
         """An object without a pixel is gone."""

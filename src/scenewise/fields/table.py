@@ -18,6 +18,7 @@ from scenewise.fields.inputs import Input, NextImage, Proposals
 from scenewise.fields.keypoints import Keypoints, KeypointVisibility
 from scenewise.fields.masks import Masks, RoIMasks
 from scenewise.fields.objects import Area, Boxes, Ignore, Labels, Scores
+from scenewise.fields.run_masks import RunMasks
 from scenewise.fields.semantic import Semantic, SemanticLogits
 from scenewise.ops.views import View
 from scenewise.types import Batch, Described, Output, Skeleton, Target
@@ -164,10 +165,15 @@ def measured_by(fills: Iterable[str]) -> frozenset[str]:
     return frozenset(truth for name in fills if (truth := FIELDS[name].truth) is not None)
 
 
-def plain_target(target: Mapping[str, Any]) -> Target:
-    """A sample's target as models read it: plain tensors, keypoints joined with their visibility, labels as int64."""
+def plain_target(target: Mapping[str, Any], *, bitmaps: bool = True) -> Target:
+    """A sample's target as models read it: plain tensors, keypoints joined with their visibility, labels as int64.
+
+    Without ``bitmaps``, as for a measurement, masks that are still runs stay so.
+    """
     result: dict[str, Any] = {
-        key: value.as_subclass(Tensor) if isinstance(value, tv_tensors.TVTensor) else value
+        key: value.as_subclass(Tensor)
+        if isinstance(value, tv_tensors.TVTensor) and (bitmaps or not isinstance(value, RunMasks))
+        else value
         for key, value in target.items()
     }
     for field in FIELDS.values():

@@ -66,9 +66,8 @@ def cross_entropy(
 
 
 def weights_of_labels(class_weights: Tensor, target: Tensor) -> Tensor:
-    """The weight [N,H,W] of each pixel's class, 0 where it does not count."""
+    """The weight [N,H,W] of each pixel's class; of no meaning where a pixel does not count."""
     table = F.pad(class_weights, (0, max(0, IGNORE + 1 - len(class_weights))))
-    table[IGNORE] = 0  # void even where there are more classes
     return table.index_select(0, target.flatten()).view_as(target)
 
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from scenewise.errors import UsageError
+from scenewise.fields.run_masks import codes_of
 from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
 from scenewise.metrics.store import Float64, Images, Objects
 from scenewise.ops import rle
@@ -201,7 +202,7 @@ def best_of_each_class(scores: npt.NDArray[Any], labels: npt.NDArray[Any], most:
 
 def compact(values: Mapping[str, Tensor]) -> Objects:
     """What is kept of checked fields: masks as run-length codes."""
-    codes = rle.encode(values["masks"].numpy()) if "masks" in values and len(values["masks"]) else []
+    codes = codes_of(values["masks"]) if "masks" in values and len(values["masks"]) else []
     return Objects(
         labels=values["labels"].numpy().astype(np.int32),
         scores=values["scores"].float().numpy() if "scores" in values else None,

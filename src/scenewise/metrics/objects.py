@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
+from scenewise.fields.run_masks import RunMasks
 from scenewise.types import Described, Target
 
 # What each field looks like behind its first dimension, the instances.
@@ -73,7 +74,7 @@ def _checked(
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise UsageError(f"{whose} has no {name}; expected {_SHAPES[name]}")
-        tensor = value.detach().as_subclass(Tensor).cpu()
+        tensor = value if isinstance(value, RunMasks) else value.detach().as_subclass(Tensor).cpu()
         count = len(tensor) if count is None and tensor.ndim else count
         fits = tensor.ndim == _SHAPES[name].count(",") + 1 and len(tensor) == count
         fits = fits and (name != "boxes" or tensor.shape[1] == 4) and (name != "keypoints" or tensor.shape[2] == 3)

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
 from scenewise.nn.backbone import load_vgg_layers
 from scenewise.nn.features import Design, Features, freeze_norms, hold_norms, last_stage
-from scenewise.nn.layers import conv_norm
+from scenewise.nn.layers import GridLinear, conv_norm
 from scenewise.ops.roi import Reduce, RoITransform, pool_levels
 from scenewise.types import STRICT
 
@@ -98,27 +97,34 @@ class FullyConnected(nn.Module):
     """Two fully-connected layers on the features of a box: [R,C,s,s] -> [R,channels].
 
     Args:
-        in_features: C s s.
+        in_channels: C.
+        size: s.
         channels: the width of both.
         dropout: after each of them.
         ranks: each layer is the product of two, with so many channels between them; None for whole layers.
     """
 
     def __init__(
-        self, in_features: int, channels: int = 1024, dropout: float = 0.0, *, ranks: tuple[int, int] | None = None
+        self,
+        in_channels: int,
+        size: int,
+        channels: int = 1024,
+        dropout: float = 0.0,
+        *,
+        ranks: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.channels, self.dropout = channels, dropout
         if ranks is None:
-            self.first: nn.Module = nn.Linear(in_features, channels)
+            self.first: nn.Module = GridLinear(in_channels, size, channels)
             self.second: nn.Module = nn.Linear(channels, channels)
         else:
-            self.first = factored_linear(in_features, ranks[0], channels)
-            self.second = factored_linear(channels, ranks[1], channels)
+            self.first = factored(GridLinear(in_channels, size, ranks[0], bias=False), channels)
+            self.second = factored(nn.Linear(channels, ranks[1], bias=False), channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """The boxes' features [R,channels] from [R,C,s,s]."""
-        x = F.dropout(F.relu(_whole_grid(self.first, x)), self.dropout, self.training)
+        x = F.dropout(F.relu(self.first(x)), self.dropout, self.training)
         return F.dropout(F.relu(self.second(x)), self.dropout, self.training)
 
 
@@ -138,31 +144,19 @@ class ConvolutionsThenLinear(nn.Module):
         for _ in range(spec.convs):
             layers += [*conv_norm(in_channels, in_channels, 3, spec.norm), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
-        self.first = nn.Linear(in_channels * size**2, spec.channels)
+        self.first = GridLinear(in_channels, size, spec.channels)
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """The boxes' features [R,channels] from [R,C,s,s]."""
-        return F.dropout(F.relu(_whole_grid(self.first, self.layers(x))), self.dropout, self.training)
+        return F.dropout(F.relu(self.first(self.layers(x))), self.dropout, self.training)
 
 
-def _whole_grid(layer: nn.Module, x: Tensor) -> Tensor:
-    """The outputs [R,channels] of a fully-connected ``layer`` from [R,C,s,s].
-
-    In prediction on the CPU it is run as a convolution as large as the grid, where channels are last: the boxes'
-    features need not be turned around, and oneDNN multiplies faster than MKL on processors that aren't Intel's.
-    """
-    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    if torch.is_grad_enabled() or x.device.type != "cpu" or not channels_last or type(layer) is not nn.Linear:
-        return layer(x.flatten(1))
-    return F.conv2d(x, layer.weight.view(-1, *x.shape[1:]), layer.bias).flatten(1)
-
-
-def factored_linear(inputs: int, rank: int, outputs: int) -> nn.Sequential:
-    """A linear layer whose weights have at most ``rank`` singular values, as two layers; the first has no bias."""
-    return nn.Sequential(nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs))
+def factored(layer: nn.Linear, outputs: int) -> nn.Sequential:
+    """``layer``, which has no bias, and one after it: a linear layer with as many singular values as lie between."""
+    return nn.Sequential(layer, nn.Linear(layer.out_features, outputs))
 
 
 class StageFeatures(nn.Module):
@@ -227,7 +221,7 @@ class BoxHead(nn.Module):
         elif kind == "conv":
             self.body = ConvolutionsThenLinear(features.channels, self.size, spec)
         else:
-            self.body = FullyConnected(features.channels * self.size**2, spec.channels, spec.dropout, ranks=ranks)
+            self.body = FullyConnected(features.channels, self.size, spec.channels, spec.dropout, ranks=ranks)
             whole = ranks is None and (self.size, spec.channels) == (7, 4096)
             if weights is not None and backbone.startswith("vgg") and features.design != "fpn" and whole:
                 load_vgg_layers((self.body.first, self.body.second), backbone, weights)

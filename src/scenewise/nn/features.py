@@ -134,12 +134,26 @@ def _single_map(natural: Backbone, weights: str | None, design: str, output_stri
         return Backbone(name, weights=weights, output_stride=output_stride, levels=[*also, level])
     except UsageError:  # a network that can't be dilated, such as VGG: its deepest map of that stride
         level = _level_of(natural, output_stride)
+        _refuse_cut_network(natural, level, output_stride)
         if level in also:
             raise UsageError(
                 f"backbone {name} can't be dilated: its last map of stride {output_stride} is that of the proposals, "
                 "too; another has two, such as resnet50"
             ) from None
         return Backbone(name, weights=weights, levels=[*also, level])
+
+
+def _refuse_cut_network(natural: Backbone, level: int, output_stride: int) -> None:
+    """Raise a :class:`UsageError` where the network behind ``level`` has parameters, which would be left out."""
+    whole = sum(p.numel() for p in natural.parameters())
+    kept = sum(p.numel() for p in Backbone(natural.name, levels=[level]).parameters())
+    if kept < whole:
+        possible = [s for i, s in enumerate(natural.strides) if i == len(natural.strides) - 1]
+        raise UsageError(
+            f"backbone {natural.name} can't be dilated to output_stride {output_stride}: its own map of that stride "
+            f"leaves out {(whole - kept) / 1e6:.1f} of {whole / 1e6:.1f} million parameters. Possible: output_stride "
+            f"{possible[0]}, design 'fpn', or a network that can be dilated, such as resnet50 or mobilenetv2_100"
+        )
 
 
 def last_stage(name: str, weights: str | None) -> tuple[nn.Sequential, int]:

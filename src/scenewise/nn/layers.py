@@ -54,3 +54,33 @@ def upsample(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class GridLinear(nn.Linear):
+    """A fully-connected layer on whole grids: [R,C,s,s] -> [R,out_features], as ``nn.Linear`` on the flattened ones.
+
+    Args:
+        in_channels: C.
+        size: s.
+        out_features: the width of what comes out.
+        bias: whether it has one.
+    """
+
+    def __init__(self, in_channels: int, size: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_channels * size**2, out_features, bias=bias)
+        self.grid = (in_channels, size, size)
+        self.channels_last = False  # the order of the weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs [R,out_features] of the grids [R,C,s,s]."""
+        return super().forward((x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1))
+
+    def put_channels_last(self) -> None:
+        """Order the weights as channels-last grids are in memory, which are then multiplied where they lie.
+
+        The state no longer fits other layers; for copies that only predict.
+        """
+        if not self.channels_last:
+            weight = self.weight.detach().unflatten(1, self.grid).permute(0, 2, 3, 1).flatten(1)
+            self.weight = nn.Parameter(weight, requires_grad=self.weight.requires_grad)
+            self.channels_last = True

@@ -16,7 +16,6 @@ from scenewise.ops.rle import MAX_PIXELS
 SCALE = 5  # the outline is walked in fifths of a pixel
 MAX_POINTS = 2**26  # along one outline; a polygon of three huge numbers may otherwise ask for any amount of memory
 
-Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
 
 
@@ -40,14 +39,29 @@ def polygons_to_mask(
     Equal to ``pycocotools.mask``: ``decode(merge(frPyObjects(polygons, H, W)))``.
     """
     height, width = size
+    starts, ends = polygons_to_runs(polygons, size, where=where)
+    mask = np.zeros(width * height, np.bool_)  # column by column, as the run-length codes have it
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        mask[start:end] = True
+    return np.ascontiguousarray(mask.reshape(width, height).T)
+
+
+def polygons_to_runs(
+    polygons: Sequence[npt.ArrayLike], size: tuple[int, int], *, where: str = "polygon"
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The same mask as runs of pixels, counted down the columns from left to right: their starts and ends int64 [R].
+
+    No bitmap is made. Runs of several polygons may overlap. Arguments and errors as for :func:`polygons_to_mask`.
+    """
+    height, width = size
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise DataError(
             f"{where}: the mask is {height} x {width}; expected at least 1 x 1, at most {MAX_PIXELS} pixels"
         )
-    mask = np.zeros(width * height, np.bool_)  # column by column, as the run-length codes have it
-    for polygon in polygons:
-        _fill(mask, _checked(polygon, where), height, width, where)
-    return np.ascontiguousarray(mask.reshape(width, height).T)
+    parts = [_runs(_checked(polygon, where), height, width, where) for polygon in polygons]
+    empty = np.zeros(0, np.int64)
+    starts = np.concatenate([empty, *(starts for starts, _ in parts)])
+    return starts, np.concatenate([empty, *(ends for _, ends in parts)])
 
 
 def _checked(polygon: npt.ArrayLike, where: str) -> Numbers:
@@ -63,15 +77,14 @@ def _checked(polygon: npt.ArrayLike, where: str) -> Numbers:
     return points.reshape(-1, 2)
 
 
-def _fill(mask: Mask, points: Numbers, height: int, width: int, where: str) -> None:
-    """Set the pixels of one polygon in the flat ``mask`` [W*H]."""
+def _runs(points: Numbers, height: int, width: int, where: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The starts and ends of the runs of pixels in one polygon."""
     crossings = np.sort(_crossings(points, height, width, where))
     if len(crossings) % 2:
         crossings = np.append(crossings, width * height)
     starts, ends = crossings[::2], crossings[1::2]
     filled = ends > starts
-    for start, end in zip(starts[filled].tolist(), ends[filled].tolist(), strict=True):
-        mask[start:end] = True
+    return starts[filled], ends[filled]
 
 
 def _crossings(points: Numbers, height: int, width: int, where: str) -> npt.NDArray[np.int64]:

@@ -49,8 +49,13 @@ def encode(masks: npt.ArrayLike) -> list[dict[str, Any]]:
     height, width = array.shape[1:]
     if height == 0 or width == 0:
         raise UsageError(f"masks are {list(array.shape)}: an image without pixels")
-    texts = _to_texts([_changes_of(mask) for mask in array], height * width)
-    return [{"size": [height, width], "counts": text} for text in texts]
+    return codes_of([changes_of(mask) for mask in array], (height, width))
+
+
+def codes_of(changes: Sequence[npt.NDArray[np.int64]], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The codes of masks of ``size`` (H, W) whose values change at ``changes``, see :func:`changes_of`."""
+    texts = _to_texts(changes, size[0] * size[1])
+    return [{"size": list(size), "counts": text} for text in texts]
 
 
 def decode(
@@ -76,12 +81,7 @@ def decode(
         if not codes:
             raise UsageError(f"{where}: there are no codes to take a size from; give size=(height, width)")
         size, _ = parse(codes[0], where=where)
-    checked = [parse(code, where=where) for code in codes]
-    for found, _ in checked:
-        if found != tuple(size):
-            raise DataError(
-                f"{where}: the mask's size is {found[0]} x {found[1]} (height x width); expected {size[0]} x {size[1]}"
-            )
+    checked = [parse(code, size, where=where) for code in codes]
     height, width = size
     masks = np.empty((len(checked), height, width), dtype=np.bool_)
     for mask, (_, counts) in zip(masks, checked, strict=True):
@@ -89,8 +89,11 @@ def decode(
     return masks
 
 
-def parse(code: Code, *, where: str = "run-length code") -> tuple[tuple[int, int], npt.NDArray[np.int64]]:
-    """The (height, width) and the counts int64 [R] of ``code``, checked; the mask itself is not made.
+def parse(
+    code: Code, size: tuple[int, int] | None = None, *, where: str = "run-length code"
+) -> tuple[tuple[int, int], npt.NDArray[np.int64]]:
+    """The (height, width), which has to be ``size`` where that is given, and the counts int64 [R] of ``code``, checked;
+    the mask itself is not made.
 
     Raises:
         DataError: as in :func:`decode`.
@@ -100,6 +103,10 @@ def parse(code: Code, *, where: str = "run-length code") -> tuple[tuple[int, int
             f"{where}: {reprlib.repr(code)} is no run-length code; expected {{'size': [h, w], 'counts': ...}}"
         )
     height, width = _checked_size(code["size"], where)
+    if size is not None and (height, width) != tuple(size):
+        raise DataError(
+            f"{where}: the mask's size is {height} x {width} (height x width); expected {size[0]} x {size[1]}"
+        )
     counts = code["counts"]
     if isinstance(counts, (str, bytes)):
         runs = _from_text(counts, where)
@@ -252,7 +259,7 @@ def _starts_of(flat: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
 
 
-def _changes_of(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def changes_of(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Where the value changes down the columns of ``mask`` [H,W], ascending; 0 among them if the first pixel is set.
 
     The array is read along its rows, eight pixels at a time, and only the few changes are put into column order.

@@ -225,7 +225,7 @@ def pool_levels(
         return torch.cat(pooled)
     # `pooled` is sorted by level and, within one, by box: a stable sort of the levels is where each box has gone.
     order = torch.cat(levels).sort(stable=True).indices
-    joined = torch.cat(pooled)
+    joined = torch.cat([part for part in pooled if len(part)] or pooled)  # an empty one could be in another order
     # Rows are moved whole, in the order that they have in memory; index_select would turn channels-last around.
     return joined[order.argsort()]
 

@@ -85,7 +85,7 @@ def test_samples(tmp_path):
     assert target["labels"].dtype == torch.int64
     assert target["ignore"].tolist() == [False, True]
     assert target["area"].tolist() == [64, 100]
-    assert type(target["masks"]) is tv_tensors.Mask
+    assert isinstance(target["masks"], tv_tensors.Mask)
     assert target["masks"].dtype == torch.bool
     expected = torch.zeros(2, *SIZE, dtype=torch.bool)
     expected[0, 10:18, 10:18] = True

@@ -12,14 +12,16 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from scenewise.data import open_data
-from scenewise.data.base import IGNORE, LabelMapDataSet, describe_table, ranges, value_table
+from scenewise.data.folders import ranges
 from scenewise.data.formats import FORMATS, find_reader, splits_of
+from scenewise.data.label_maps import LabelMapDataSet, describe_table, value_table
 from scenewise.data.readers.ade20k import CLASSES as ADE_CLASSES
 from scenewise.data.readers.ade20k import read_names
 from scenewise.data.readers.voc import color_map
 from scenewise.errors import DataError, UsageError
 from scenewise.fields.semantic import SemanticMask
 from scenewise.files.images import image_size, read_label_map
+from scenewise.types import IGNORE
 from tests.data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
 
 TWINS = {

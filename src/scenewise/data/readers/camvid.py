@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from scenewise.data.base import LabelMapDataSet, images_in, key_of, no_split, read_lines, value_table
+from scenewise.data.base import no_split
+from scenewise.data.folders import images_in, key_of, read_lines
+from scenewise.data.label_maps import LabelMapDataSet, value_table
 from scenewise.types import IGNORE
 
 CLASSES = (

@@ -16,7 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from scenewise.data.base import LabelMapDataSet, images_in, no_split, value_table
+from scenewise.data.base import no_split
+from scenewise.data.folders import images_in
+from scenewise.data.label_maps import LabelMapDataSet, value_table
 from scenewise.errors import DataError
 from scenewise.types import IGNORE
 

@@ -33,12 +33,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scenewise.data.base import OnBadRecord, Problem, ranges
+from scenewise.data.base import OnBadRecord, Problem
+from scenewise.data.folders import ranges
 from scenewise.data.instances import (
     BLOCK,
     CONTRADICTION,
     OVERHANG,
-    Bool,
     Fault,
     Float32,
     Float64,
@@ -54,8 +54,8 @@ from scenewise.data.readers.coco_layout import ROBOFLOW, file_of, files_of, own_
 from scenewise.data.readers.coco_skeleton import Joints, joints_of
 from scenewise.data.readers.json_stream import JsonStream, read_at
 from scenewise.errors import DataError
-from scenewise.ops import rle
-from scenewise.ops.polygons import polygons_to_mask
+from scenewise.ops.polygons import polygons_to_runs
+from scenewise.ops.runs import Runs, runs_of_code
 
 HEAD = 1 << 16  # bytes from which an annotation file is told
 LISTS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
@@ -423,11 +423,11 @@ class Coco(InstanceDataSet):
 
     # ---- samples
 
-    def _masks(self, rows: Int64, size: tuple[int, int]) -> Bool:
-        """The masks [K,H,W], decoded from the annotation file."""
-        masks = np.zeros((len(rows), *size), np.bool_)
+    def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
+        """The objects' masks, read from the annotation file."""
+        masks = []
         annotations = read_at(self._file, self._starts[rows], self._lengths[rows], size=self._bytes)
-        for mask, row, annotation in zip(masks, rows.tolist(), annotations, strict=True):
+        for row, annotation in zip(rows.tolist(), annotations, strict=True):
             name = f"annotation {self._ids[row]}" if not Ids.is_text(int(self._ids[row])) else "an annotation"
             where = f"{self._file}: {name}: segmentation"
             if not isinstance(annotation, dict) or not _is_still(annotation.get("id"), int(self._ids[row])):
@@ -436,14 +436,14 @@ class Coco(InstanceDataSet):
                 )
             code = without_empty(annotation.get("segmentation") or [])
             if isinstance(code, dict):
-                mask[:] = rle.decode(code, size, where=where)
+                masks.append(runs_of_code(code, size, where=where))
             elif code:
                 polygons = [polygon for polygon in code if len(polygon) >= 6] if self._policy == "fix" else code
-                mask[:] = polygons_to_mask(polygons, size, where=where)
+                masks.append(polygons_to_runs(polygons, size, where=where))
             else:  # not known: all of the box, which is to be ignored
                 x1, y1, x2, y2 = self.boxes[row].tolist()
-                mask[:] = polygons_to_mask([[x1, y1, x2, y1, x2, y2, x1, y2]], size, where=where)
-        return masks
+                masks.append(polygons_to_runs([[x1, y1, x2, y1, x2, y2, x1, y2]], size, where=where))
+        return Runs.of(masks, size)
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
         assert self._points is not None  # a reader of keypoints fills it

@@ -23,16 +23,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scenewise.data.base import (
-    MAX_CLASSES,
-    LabelMapDataSet,
-    images_in,
-    key_of,
-    names_in,
-    no_split,
-    read_lines,
-    value_table,
-)
+from scenewise.data.base import no_split
+from scenewise.data.folders import images_in, key_of, names_in, read_lines
+from scenewise.data.label_maps import MAX_CLASSES, LabelMapDataSet, value_table
 from scenewise.errors import DataError, suggest
 from scenewise.types import IGNORE
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scenewise.data.base import LabelMapDataSet, images_in, key_of, names_in, no_split, read_lines, value_table
+from scenewise.data.base import no_split
+from scenewise.data.folders import images_in, key_of, names_in, read_lines
+from scenewise.data.label_maps import LabelMapDataSet, value_table
 from scenewise.errors import DataError
 from scenewise.types import IGNORE
 

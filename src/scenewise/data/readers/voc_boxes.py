@@ -32,7 +32,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scenewise.data.base import OnBadRecord, Problem, counted, key_of, names_in, read_lines
+from scenewise.data.base import OnBadRecord, Problem
+from scenewise.data.folders import counted, key_of, names_in, read_lines
 from scenewise.data.instances import Fault, InstanceDataSet, Names, Records
 from scenewise.data.readers.voc import CLASSES as WITH_BACKGROUND
 from scenewise.data.readers.voc import color_map

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from os.path import splitext
 from pathlib import Path
 
-from scenewise.data.base import SPLITS, find_split, key_of, names_in
+from scenewise.data.base import SPLITS, find_split
+from scenewise.data.folders import key_of, names_in
 from scenewise.data.names import Resolver
 from scenewise.data.readers.voc import FIRST, list_names, year_of
 from scenewise.errors import DataError

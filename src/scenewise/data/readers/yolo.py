@@ -43,7 +43,7 @@ from pathlib import Path
 import numpy as np
 
 from scenewise.data.base import OnBadRecord, Problem
-from scenewise.data.instances import Bool, Fault, Float32, Float64, InstanceDataSet, Int64, Names, Records
+from scenewise.data.instances import Fault, Float32, Float64, InstanceDataSet, Int64, Names, Records
 from scenewise.data.readers.yolo_layout import Labels, Layout, expected_labels, near_folder, sign, without_image
 from scenewise.data.readers.yolo_lines import (
     Dialect,
@@ -56,7 +56,8 @@ from scenewise.data.readers.yolo_lines import (
     stated_dialect,
 )
 from scenewise.errors import DataError
-from scenewise.ops.polygons import polygons_to_mask
+from scenewise.ops.polygons import polygons_to_runs
+from scenewise.ops.runs import Runs
 
 SLACK = 1e-3  # parts of an image by which a box may leave it: tools round to a few digits
 SAMPLED = 64  # text files of each split that decide what kind of labels the data set has ...
@@ -276,15 +277,15 @@ class Yolo(InstanceDataSet):
     def _boxes(self, rows: Int64, size: tuple[int, int]) -> Float64:
         return self.boxes[rows] * (size[1], size[0], size[1], size[0])
 
-    def _masks(self, rows: Int64, size: tuple[int, int]) -> Bool:
-        masks = np.zeros((len(rows), *size), np.bool_)
-        for mask, row in zip(masks, rows.tolist(), strict=True):
+    def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
+        masks = []
+        for row in rows.tolist():
             start = int(self._starts[row])
             outline = self._outlines[start : start + int(self._counts[row])].reshape(-1, 2)
-            if len(outline):
-                where = f"{self.root}: a polygon of class {self.classes[int(self.labels[row])]}"
-                mask[:] = polygons_to_mask([(outline * (size[1], size[0])).ravel()], size, where=where)
-        return masks
+            polygons = [(outline * (size[1], size[0])).ravel()] if len(outline) else []
+            where = f"{self.root}: a polygon of class {self.classes[int(self.labels[row])]}"
+            masks.append(polygons_to_runs(polygons, size, where=where))
+        return Runs.of(masks, size)
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
         assert self._points is not None

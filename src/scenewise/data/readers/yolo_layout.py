@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from scenewise.data.base import SPLITS, VALIDATION, find_split, images_in, names_in, read_lines
+from scenewise.data.base import SPLITS, VALIDATION, find_split
+from scenewise.data.folders import images_in, names_in, read_lines
 from scenewise.data.names import Resolver
 from scenewise.errors import DataError, suggest
 from scenewise.files.images import IMAGE_SUFFIXES
