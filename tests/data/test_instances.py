@@ -42,7 +42,7 @@ def test_names_that_are_nearly_equal(names, found):
 
 def test_only_difficult_objects(tmp_path):
     source = test_voc_boxes.write(tmp_path, {"a": test_voc_boxes.xml(("dog", 1, 1, 1, 9, 9))})
-    with pytest.raises(DataError, match="all 1 objects are marked as crowd or difficult in its 1 images"):
+    with pytest.raises(DataError, match="1 object, all marked as crowd or difficult, in 1 image"):
         open_data(source)
 
 

@@ -22,6 +22,11 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs)
 
 
+def counted(number: int, what: str) -> str:
+    """Such as ``1 image`` and ``1,200 images``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def names_in(folder: Path) -> set[str]:
     """The names of all files in ``folder``; none where it does not exist."""
     try:

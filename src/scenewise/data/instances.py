@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, OnBadRecord, Problem
-from scenewise.data.folders import names_in
+from scenewise.data.folders import counted, names_in
 from scenewise.data.names import Resolver, printable
 from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
@@ -41,9 +41,8 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 OVERHANG = 1.0  # pixels by which a box may leave its image: annotation tools round
-MENDABLE = (
-    0.2  # of the image's side: a box that leaves it by more is of another unit or form; cutting it off is a guess
-)
+# What fix cuts off, as parts of the image's side: a box that leaves it by more is of another unit or form.
+MENDABLE = 0.2
 BLOCK = 1 << 19  # objects that are looked at together
 CONTRADICTION = 0.5  # a box and the box around its mask whose IoU is less, with a pixel of slack, are not of one object
 
@@ -465,10 +464,11 @@ class InstanceDataSet(_Shared, DataSet):
         if not len(self):
             return ""
         if self.ignore.all():
-            what = f"all {kept:,} objects are marked as crowd or difficult" if kept else "no object is labelled"
-            return f"{what} in its {len(self):,} images, so that nothing can be learned or measured{self._label_hint()}"
+            what = f"{counted(kept, 'object')}, all marked as crowd or difficult," if kept else "no object is labelled"
+            where = f"in {counted(len(self), 'image')}"
+            return f"{what} {where}, so that nothing can be learned or measured{self._label_hint()}"
         if "keypoints" in needs and self._points is not None and not (self._points[..., 2] > 0).any():
-            return f"no keypoint of its {kept:,} objects is labelled, so that nothing can be learned or measured"
+            return f"no keypoint of {counted(kept, 'object')} is labelled, so that nothing can be learned or measured"
         return ""
 
     def _label_hint(self) -> str:
@@ -507,8 +507,8 @@ class InstanceDataSet(_Shared, DataSet):
             yield Problem(str(self.root), message, "suspicion")
         if self._unit and len(self.boxes) and self.boxes.max() <= 1:
             message = (
-                f"no corner of its {len(self.boxes):,} boxes is beyond 1; expected pixels. Are these parts of the "
-                "image's width and height, from 0 to 1? Then multiply them by the width and the height"
+                f"no corner of {counted(len(self.boxes), 'object')} is beyond 1; expected pixels. Are these parts of "
+                "the image's width and height, from 0 to 1? Then multiply them by the width and the height"
             )
             yield Problem(str(self.root), message, "suspicion")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, Examined, Problem
-from scenewise.data.folders import images_in, key_of, names_in, ranges
+from scenewise.data.folders import counted, images_in, key_of, names_in, ranges
 from scenewise.errors import DataError
 from scenewise.fields.semantic import SemanticMask
 from scenewise.files.images import read_image, read_label_map
@@ -74,8 +74,8 @@ class LabelMapDataSet(DataSet):
             except DataError:  # is found when it is read
                 return ""
         return (
-            f"no pixel of its {len(self):,} label maps has a class, so that nothing can be learned or measured; "
-            f"expected {describe_table(self.table)}"
+            f"no pixel of its {counted(len(self), 'label map')} has a class, so that nothing can be learned or "
+            f"measured; expected {describe_table(self.table)}"
         )
 
     def _values(self, index: int) -> Tensor:

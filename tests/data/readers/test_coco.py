@@ -103,7 +103,7 @@ def test_an_image_without_objects_is_a_sample(tmp_path):
 
 def test_a_file_without_annotations(tmp_path):
     source = write(tmp_path, lambda c: c.update(annotations=[]))
-    with pytest.raises(DataError, match="no object is labelled in its 3 images"):
+    with pytest.raises(DataError, match="no object is labelled in 3 images"):
         open_data(source)
     data = open_data(source, allow_unlabelled=True)
     assert len(data) == 3

@@ -38,7 +38,7 @@ def test_images_beside_their_xml_files(tmp_path):
     assert open_data(source).classes == ("cell",)
     problems = check_data(source).problems
     assert [(p.severity, p.message) for p in problems] == [
-        ("suspicion", "1 images have no XML file and are in no split, such as 2.png")
+        ("suspicion", "1 image without an XML file in no split, such as 2.png")
     ]
     (tmp_path / "3.xml").write_text(xml())
     with pytest.raises(DataError, match=r"3\.xml: .*3: not found; expected its image"):
@@ -140,7 +140,7 @@ def test_corners_that_are_parts_of_the_image(tmp_path):
     source = place(tmp_path, ("0.png", "0.xml"), ("1.png", "1.xml"), text=xml(("cell", 0, 0.1, 0.2, 0.4, 0.5)))
     problems = check_data(source).problems
     assert [p.severity for p in problems] == ["suspicion"]
-    assert "no corner of its 2 boxes is beyond 1; expected pixels" in problems[0].message
+    assert "no corner of 2 objects is beyond 1; expected pixels" in problems[0].message
     (tmp_path / "1.xml").write_text(xml(("cell", 0, 1, 1, 4, 5)))
     assert check_data(source).problems == []
 

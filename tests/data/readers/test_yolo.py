@@ -96,12 +96,20 @@ def test_a_box_is_cut_off_at_the_border(tmp_path):
     assert "cut off at the border" in str(data.repairs[0])
 
 
-@pytest.mark.parametrize("line", ["0 0.95 0.5 0.2 0.2", "0 0.8 0.5 0.9 0.2", "0 0.5 0.5 1.6 0.2", "0 30 20 12 8"])
-def test_what_leaves_the_image_far_is_left_out(tmp_path, line):
-    kept = "1 0.5 0.5 0.2 0.2\n"
-    small = line == "0 0.95 0.5 0.2 0.2"  # a quarter of it is outside
-    data = open_data(write(tmp_path, {"a": f"{line}\n{kept}"}), on_bad_record="fix")
-    assert data[0][1]["labels"].tolist() == ([0, 1] if small else [1])
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("0 0.95 0.5 0.2 0.2", True),  # a quarter of it is outside
+        ("0 0.99 0.5 0.1 0.2", True),
+        ("0 1.01 0.5 0.1 0.2", False),  # more than half of it
+        ("0 0.8 0.5 0.9 0.2", False),  # more than a fifth of the image's width
+        ("0 0.5 0.5 1.6 0.2", False),
+        ("0 30 20 12 8", False),
+    ],
+)
+def test_what_leaves_the_image_far_is_left_out(tmp_path, line, kept):
+    data = open_data(write(tmp_path, {"a": f"{line}\n1 0.5 0.5 0.2 0.2\n"}), on_bad_record="fix")
+    assert data[0][1]["labels"].tolist() == ([0, 1] if kept else [1])
 
 
 @pytest.mark.parametrize(

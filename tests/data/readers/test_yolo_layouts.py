@@ -278,7 +278,7 @@ def test_a_misnamed_folder_of_labels(tmp_path, found):
     (tmp_path / "labels").rename(tmp_path / found)
     (tmp_path / "classes.txt").write_text("thing\n")
     source = f"yolo:{tmp_path}"
-    message = rf"no object is labelled in its 1 images.*labels/train has no text files.*did you mean .*{found}\?"
+    message = rf"no object is labelled in 1 image.*labels/train has no text files.*did you mean .*{found}\?"
     with pytest.raises(DataError, match=message):
         open_data(source)
     assert not check_data(source).ok

@@ -119,7 +119,7 @@ def test_visibility_is_one_of_three(tmp_path):
 def test_objects_without_any_keypoint(tmp_path):
     source = write(tmp_path, ["0 0.5 0.5 0.5 0.5 0 0 0"], described="kpt_shape: [1, 3]")
     assert len(open_data(source, needs=frozenset({"boxes"}))) == 1
-    with pytest.raises(DataError, match="no keypoint of its 1 objects is labelled"):
+    with pytest.raises(DataError, match="no keypoint of 1 object is labelled"):
         open_data(source, needs=frozenset({"keypoints"}))
 
 

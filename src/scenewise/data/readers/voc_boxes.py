@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from scenewise.data.base import OnBadRecord, Problem
-from scenewise.data.folders import key_of, names_in, read_lines
+from scenewise.data.folders import counted, key_of, names_in, read_lines
 from scenewise.data.instances import Fault, InstanceDataSet, Names, Records
 from scenewise.data.readers.voc import CLASSES as WITH_BACKGROUND
 from scenewise.data.readers.voc import color_map
@@ -140,7 +140,7 @@ class VOCBoxes(InstanceDataSet):
         known = {splitext(name)[0].lower() for name in xml_below(self._annotations)}
         others = sorted(name for name in names_in(self._images) if (key := key_of(name)) and key.lower() not in known)
         if others:
-            message = f"{len(others):,} images have no XML file and are in no split, such as {others[0]}"
+            message = f"{counted(len(others), 'image')} without an XML file in no split, such as {others[0]}"
             yield Problem(str(self._images), message, "suspicion")
 
     def _set_classes(self, layout: Layout, present: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,13 @@ class Layout:
         return frozenset(os.path.realpath(place) for place in found if place) if all(found) else None
 
     def _first(self, entry: str | Path) -> Path | None:
-        return entry if isinstance(entry, Path) else next(filter(os.path.exists, self._places(entry)), None)
+        """The first place of an entry that is there: as it says, else without leading folders that are not here, the
+        fewest possible, which are those of another machine."""
+        if isinstance(entry, Path):
+            return entry
+        inner = _plain_parts(entry)
+        own = (self.root.joinpath(*inner[dropped:]) for dropped in range(1, len(inner)))
+        return next(filter(os.path.exists, chain(self._places(entry), own)), None)
 
     def _place(self, split: str, entry: str | Path) -> Path:
         """The folder or list that an entry of a split means.
