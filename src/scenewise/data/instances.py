@@ -30,6 +30,7 @@ from scenewise.data.names import Resolver, printable
 from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.fields.run_masks import RunMasks
+from scenewise.fields.table import FIELDS
 from scenewise.files.images import image_size, read_image
 from scenewise.ops.runs import Runs
 from scenewise.types import Sample, Skeleton
@@ -513,7 +514,7 @@ class InstanceDataSet(_Shared, DataSet):
             yield Problem(str(self.root), message, "suspicion")
 
 
-OBJECT_FIELDS = frozenset({"boxes", "labels", "masks", "keypoints"})
+OBJECT_FIELDS = frozenset(n for n, field in FIELDS.items() if field.per_instance and field.truth == n)
 
 _OUTSIDE = "expected a box inside the image"
 
