@@ -4,10 +4,13 @@
     python benchmarks/detection_speed.py --images shared/data/coco_mini/val2017 --count 3
     python benchmarks/detection_speed.py --models mask-rcnn --rounds 5 --only predict stages
 
-All run in turn in one process on the same photographs, with the same random weights, whose heads are scaled so that
-about 100 objects come out of an image. Timed is what a user waits for from the photograph to boxes, classes, scores
-and, with Mask R-CNN, bool masks at the photograph's size: torchvision's model in evaluation and inference mode, and
-its masks above 0.5, against scenewise's ``Predictor``. Before anything is timed the fp32 outputs are asserted equal;
+    python benchmarks/detection_speed.py --isa avx2                       # as on a CPU with AVX2 and no more
+
+All run in turn in one process on the same photographs, with the same random weights. They are scaled so that, as with
+trained ones, 1,000 proposals of all sizes go into the second stage, which is asserted, and about 100 objects come out.
+Timed is what a user waits for from the photograph to boxes, classes, scores and, with Mask R-CNN, bool masks at the
+photograph's size: torchvision's model in evaluation and inference mode, and its masks above 0.5, against scenewise's
+``Predictor``. Before anything is timed the fp32 outputs are asserted equal;
 for bf16 the share of torchvision's objects that are found again is printed. The training step is losses and backward
 of one batch of two images from the same seed, its losses asserted equal. ``stages`` splits a prediction and sets each
 part beside its arithmetic limit: its floating-point operations over the machine's measured peak. ``memory`` is the
@@ -20,8 +23,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from typing import Any
 
 import torch
 import torchvision
+from common import add_isa, cpu_label, machine_line, restart_under
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,9 +48,11 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from scenewise.engine import predict as prediction
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.predict import Predictor, predict_images
+from scenewise.fields import masks
 from scenewise.model import Model
 from scenewise.nn.arrange import arrange_for_training
 from scenewise.nn.features import FeatureSpec
+from scenewise.ops.roi import assign_levels
 from scenewise.results.prediction import Prediction
 from scenewise.systems.detection import faster_rcnn
 from scenewise.types import Batch
@@ -90,12 +94,39 @@ def pair(name: str, side: int) -> tuple[nn.Module, Model]:
             if part in key and key.endswith("weight"):
                 nn.init.normal_(value, std=std)
     overwrite_eps(theirs, 0.0)
+    propose_on_all_levels(theirs.eval())
     find_objects(theirs.eval(), [i for i, label in enumerate(row.outputs) if label == "N/A"])
     trained = {**row.arguments, "features": FeatureSpec(frozen_levels=2)}  # as torchvision's three trained layers
     ours = dataclasses.replace(row, arguments=trained).build()
     fill_published(ours, theirs.state_dict(), row, name)
     ours.input = dataclasses.replace(ours.input, short_side=side, long_side=side * 5 // 3)
     return theirs, ours
+
+
+def propose_on_all_levels(model: Any) -> None:
+    """Scale the maps of ``model``'s pyramid alike, and check that proposals come from all of them.
+
+    New weights make fine maps vary more, so that the best scores, and all proposals, would be there.
+    """
+    maps: dict[int, float] = {}
+    blocks = [block[0] for block in model.backbone.fpn.layer_blocks]
+    hooks = [
+        block.register_forward_hook(lambda module, inputs, output, i=i: maps.__setitem__(i, output.std().item()))
+        for i, block in enumerate(blocks)
+    ]
+    image = read_images([], 1)[0]
+    run_theirs(model, image)
+    for i, (hook, block) in enumerate(zip(hooks, blocks, strict=True)):
+        hook.remove()
+        with torch.no_grad():
+            block.weight *= maps[0] / maps[i]
+    found: list[Tensor] = []
+    hook = model.rpn.register_forward_hook(lambda module, inputs, output: found.append(output[0][0]))
+    run_theirs(model, image)
+    hook.remove()
+    levels = torch.bincount(assign_levels(found[0], 2, 5) - 2, minlength=4).tolist()
+    assert len(found[0]) == 1000, f"{len(found[0])} proposals; expected 1000"
+    assert min(levels) > 0, f"proposals of the four levels: {levels}; expected some of each"
 
 
 def find_objects(model: Any, unused: list[int]) -> None:
@@ -179,7 +210,7 @@ def in_turn(runs: dict[str, Callable[[], Any]], rounds: int, warm: bool = True) 
 
 
 def report(what: str, name: str, **values: Any) -> None:
-    print(json.dumps({"what": what, "model": name, **values}), flush=True)
+    print(json.dumps({"what": what, "model": name, **values, "cpu": cpu_label()}), flush=True)
 
 
 # ---- the parts
@@ -350,20 +381,20 @@ def stages_part(name: str, image: Tensor, side: int, rounds: int) -> None:
     predictors = {"fp32": Predictor(ours), "bf16": Predictor(ours, precision="bf16")}
     watches = {precision: watch_ours(predictor.model) for precision, predictor in predictors.items()}
     their_watch = watch_theirs(theirs)
-    kept = prediction.fit, prediction.paste_masks, faster_rcnn.detections
+    kept = prediction.fit, masks.paste_masks, faster_rcnn.detections
     columns: dict[str, dict[str, float]] = {}
     try:
         times: dict[str, list[dict[str, float]]] = defaultdict(list)
         for _ in range(rounds + 1):
             times["torchvision"].append(their_watch.once(lambda: run_theirs(theirs, image)))
             for precision, predictor in predictors.items():
-                prediction.fit, prediction.paste_masks, faster_rcnn.detections = kept
+                prediction.fit, masks.paste_masks, faster_rcnn.detections = kept
                 watches[precision].wrap(prediction, "fit", "resize")
-                watches[precision].wrap(prediction, "paste_masks", "paste")
+                watches[precision].wrap(masks, "paste_masks", "paste")
                 watches[precision].wrap(faster_rcnn, "detections", "detections")
                 times[precision].append(watches[precision].once(lambda p=predictor: p([image])))
     finally:
-        prediction.fit, prediction.paste_masks, faster_rcnn.detections = kept
+        prediction.fit, masks.paste_masks, faster_rcnn.detections = kept
     for who, found in times.items():
         columns[who] = {key: statistics.median(t.get(key, 0.0) for t in found[1:]) for key in found[0]}
     with torch.no_grad():
@@ -430,17 +461,15 @@ def main() -> None:
     parser.add_argument("--train-side", type=int, default=480)
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--memory-of", choices=("torchvision", "fp32", "bf16"), help=argparse.SUPPRESS)
+    add_isa(parser)
     arguments = parser.parse_args()
+    restart_under(arguments.isa)
     images = read_images(arguments.images, arguments.count)
     if arguments.memory_of:
         print(peak_memory_of(arguments.memory_of, arguments.models[0], images[0], arguments.side))
         return
     keep_memory()  # for both, so that the one that runs first gains nothing by it
-    load = os.getloadavg()[0]
-    print(
-        f"# {platform.machine()}, {torch.get_num_threads()} threads, load {load:.1f} at the start, "
-        f"torch {torch.__version__}, torchvision {torchvision.__version__}, medians of {arguments.rounds}"
-    )
+    print(machine_line(arguments.rounds), flush=True)
     for name in arguments.models:
         if "predict" in arguments.only:
             predict_part(name, images, arguments.side, arguments.rounds)

@@ -3,6 +3,7 @@
     python benchmarks/segmentation_speed.py                      # prediction, fp32 and bf16, 360x480 and 512x1024
     python benchmarks/segmentation_speed.py --train              # and the training step
     python benchmarks/segmentation_speed.py --rounds 5 --sizes 360x480
+    python benchmarks/segmentation_speed.py --isa avx2           # as on a CPU with AVX2 and no more
 
 Both run in turn in one process, on the same random images and weights. Timed is what a user waits for from the batch
 to the class map: torchvision's ``model(normalised images)["out"].argmax(1)`` in evaluation mode and inference mode,
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
+from common import add_isa, cpu_label, machine_line, restart_under
 from torch import Tensor, nn
 
 from scenewise.engine.predict import Predictor
@@ -150,19 +151,19 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["360x480", "512x1024"])
     parser.add_argument("--models", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--train", action="store_true", help="time the training step, too")
+    add_isa(parser)
     arguments = parser.parse_args()
-    print(
-        f"# {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, medians of {arguments.rounds}"
-    )
+    restart_under(arguments.isa)
+    print(machine_line(arguments.rounds), flush=True)
     for name in arguments.models:
         for text in arguments.sizes:
             height, width = (int(part) for part in text.split("x"))
             for row in prediction(name, (height, width), arguments.rounds):
-                print(json.dumps(row), flush=True)
+                print(json.dumps({**row, "cpu": cpu_label()}), flush=True)
         if arguments.train:
             height, width = (int(part) for part in arguments.sizes[0].split("x"))
-            print(json.dumps(training(name, (height, width), arguments.rounds)), flush=True)
+            row = training(name, (height, width), arguments.rounds)
+            print(json.dumps({**row, "cpu": cpu_label()}), flush=True)
 
 
 if __name__ == "__main__":

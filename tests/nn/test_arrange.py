@@ -15,11 +15,15 @@ from scenewise.systems.segmentation.fcn import FCNResNet
 from scenewise.types import Batch
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "split"])
+@pytest.fixture(params=["none", "wide", "all"])
 def split(request, monkeypatch):
     """Each machine's choice in turn."""
-    monkeypatch.setattr(arrange, "split_convolution_gradients", lambda: request.param)
+    monkeypatch.setattr(arrange, "split_gradients", lambda: request.param)
     return request.param
+
+
+def is_split(layer: nn.Module) -> bool:
+    return isinstance(layer, SplitGradientConv2d)
 
 
 def convolution(**options) -> nn.Conv2d:
@@ -36,7 +40,7 @@ def convolution(**options) -> nn.Conv2d:
 def test_gradients_are_those_of_torchs_convolution(options, memory_format, split):
     plain = convolution(**options)
     arranged = arrange_for_training(copy.deepcopy(plain))
-    assert isinstance(arranged, SplitGradientConv2d) is split
+    assert is_split(arranged) is (split == "all" or (split == "wide" and "dilation" in options))
     images = torch.randn(2, 16, 9, 11).contiguous(memory_format=memory_format)
     for layer in (plain, arranged):
         x = images.clone().requires_grad_()
@@ -49,7 +53,7 @@ def test_gradients_are_those_of_torchs_convolution(options, memory_format, split
 
 @pytest.mark.parametrize("frozen", ["weight", "bias", "input"])
 def test_only_the_gradients_that_are_asked_for_are_there(frozen, monkeypatch):
-    monkeypatch.setattr(arrange, "split_convolution_gradients", lambda: True)
+    monkeypatch.setattr(arrange, "split_gradients", lambda: "all")
     layer = arrange_for_training(convolution())
     x = torch.randn(1, 16, 5, 5, requires_grad=frozen != "input")
     if frozen != "input":
@@ -61,7 +65,7 @@ def test_only_the_gradients_that_are_asked_for_are_there(frozen, monkeypatch):
 
 def test_second_gradients_are_there_too(monkeypatch):
     """Gradient penalties need them."""
-    monkeypatch.setattr(arrange, "split_convolution_gradients", lambda: True)
+    monkeypatch.setattr(arrange, "split_gradients", lambda: "all")
     layer = arrange_for_training(convolution()).double()
     weight = layer.weight
 
@@ -76,7 +80,7 @@ def test_second_gradients_are_there_too(monkeypatch):
 
 
 def test_layers_that_gain_nothing_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(arrange, "split_convolution_gradients", lambda: True)
+    monkeypatch.setattr(arrange, "split_gradients", lambda: "all")
     layers = nn.Sequential(
         nn.Conv2d(3, 16, 7), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3)
     )
@@ -94,7 +98,10 @@ def test_a_training_step_and_the_prediction_after_it_are_the_same(split):
     batch = Batch(images, [(32, 40)] * 2, [{"semantic": torch.randint(0, 2, (32, 40), generator=generator)}] * 2)
     reference = copy.deepcopy(model)
     arrange_for_training(model)
-    assert any(isinstance(module, SplitGradientConv2d) for module in model.modules()) is split
+    dilated = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.dilation != (1, 1)]
+    assert dilated
+    assert all(map(is_split, dilated)) is (split != "none")
+    assert is_split(model.backbone.network.layer1[0].conv1) is (split == "all")
     assert list(model.state_dict()) == list(reference.state_dict())
     for one in (model, reference):
         torch.stack(list(one.losses(batch).values())).sum().backward()
@@ -102,7 +109,7 @@ def test_a_training_step_and_the_prediction_after_it_are_the_same(split):
         scale = expected.grad.abs().max().clamp(min=1e-3)
         assert (found.grad - expected.grad).abs().max() <= 1e-4 * scale, name  # batch-norm over few pixels
     ready = prepare(model)
-    assert not any(isinstance(module, SplitGradientConv2d) for module in ready.modules())
+    assert not any(map(is_split, ready.modules()))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in ready.modules())  # folded all the same
     with torch.no_grad():
         expected = reference.eval().predict(batch)[0].semantic_logits
@@ -111,7 +118,7 @@ def test_a_training_step_and_the_prediction_after_it_are_the_same(split):
 
 
 def test_mixed_precision_runs_torchs_own(monkeypatch):
-    monkeypatch.setattr(arrange, "split_convolution_gradients", lambda: True)
+    monkeypatch.setattr(arrange, "split_gradients", lambda: "all")
     layer = arrange_for_training(convolution())
     x = torch.randn(1, 16, 5, 5, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -12,7 +12,7 @@ import torch
 
 from scenewise.engine.predict import Predictor, prepare
 from scenewise.nn import machine
-from scenewise.nn.machine import CPU, cpu_of, split_convolution_gradients, this_cpu, warn_of_bf16
+from scenewise.nn.machine import CPU, cpu_of, split_gradients, this_cpu, warn_of_bf16
 from scenewise.systems.segmentation.fcn import FCNResNet
 
 SKYLAKE = "avx2 fma avx512f avx512dq avx512bw avx512vl"
@@ -67,15 +67,15 @@ def test_its_text_names_model_features_and_limits():
     assert "features unknown" in str(cpu_of("", {}, "AVX2", "AMD64"))
 
 
-def test_only_x86_without_avx512_splits_gradients(monkeypatch):
+def test_which_convolutions_split_their_gradients(monkeypatch):
     for cpu, split in (
-        (linux("avx2", kernels="AVX2"), True),
-        (linux(GENOA, "AVX2", "AVX2"), True),
-        (linux(GENOA), False),
-        (cpu_of("Features : asimd\n", {}, "DEFAULT", "aarch64"), False),
+        (linux("avx2", kernels="AVX2"), "all"),
+        (linux(GENOA, "AVX2", "AVX2"), "all"),
+        (linux(GENOA), "wide"),
+        (cpu_of("Features : asimd\n", {}, "DEFAULT", "aarch64"), "none"),
     ):
         monkeypatch.setattr(machine, "this_cpu", lambda cpu=cpu: cpu)
-        assert split_convolution_gradients() is split
+        assert split_gradients() == split
 
 
 def test_limits_of_this_process_are_heeded():

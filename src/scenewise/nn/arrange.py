@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.nn.layers import GridLinear
-from scenewise.nn.machine import split_convolution_gradients
+from scenewise.nn.machine import Split, split_gradients
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -18,9 +18,10 @@ def arrange_for_training(model: Module) -> Module:
 
     On some CPUs its convolutions become :class:`SplitGradientConv2d`; :func:`arrange_for_prediction` undoes that.
     """
-    if split_convolution_gradients():
+    split = split_gradients()
+    if split != "none":
         for module in model.modules():
-            if type(module) is nn.Conv2d and _gains(module):
+            if type(module) is nn.Conv2d and _gains(module, split):
                 module.__class__ = SplitGradientConv2d  # same attributes, other arithmetic
     return model.to(memory_format=torch.channels_last)
 
@@ -38,14 +39,16 @@ def arrange_for_prediction(model: Module) -> Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def _gains(conv: nn.Conv2d) -> bool:
+def _gains(conv: nn.Conv2d, split: Split) -> bool:
     """Whether the slow gradient is one of ``conv``'s: it sees several pixels, and neither few channels nor groups."""
+    wide = conv.dilation != (1, 1) or conv.in_channels >= 1024
     return (
         conv.groups == 1
         and max(conv.kernel_size) > 1
         and conv.in_channels >= 16
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
+        and (wide or split == "all")
     )
 
 
