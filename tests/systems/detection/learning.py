@@ -62,9 +62,10 @@ def train(
 
 @torch.no_grad()
 def found(model: Model, samples: Sequence[tuple[Tensor, Target]]) -> list[Prediction]:
-    """What ``model`` sees in ``samples``."""
+    """What ``model`` finds in ``samples``."""
     model.eval()
-    return [prediction for sample in samples for prediction in model.predict(batch_of([sample]))]
+    outputs = [output for sample in samples for output in model.predict(batch_of([sample]))]
+    return [Prediction.of(output, output.size, model.classes) for output in outputs]
 
 
 def score(metric, model: Model, samples: Sequence[tuple[Tensor, Target]]) -> dict[str, float | None]:

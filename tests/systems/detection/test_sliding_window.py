@@ -118,10 +118,8 @@ def test_it_learns_to_find_squares(dense):
     held_out = squares(1000, 12)
     right = []
     for found, target in zip(model.eval().predict(held_out), held_out.targets, strict=True):
-        best = found[:1]
-        right.append(
-            len(best) > 0 and bool(box_iou(best.boxes, target["boxes"]) >= 0.5) and best.labels == target["labels"]
-        )
+        box, label = found.boxes[:1], found.labels[:1]
+        right.append(len(box) > 0 and bool(box_iou(box, target["boxes"]) >= 0.5) and label == target["labels"])
     assert sum(map(bool, right)) >= 8  # by chance: about one window in nine, and then the right class
 
 
@@ -135,7 +133,7 @@ def test_options_train_and_survive_a_checkpoint(options, tmp_path):
     save_checkpoint(model, tmp_path / "m.safetensors")
     again = load_checkpoint(tmp_path / "m.safetensors")
     for a, b in zip(model.eval().predict(batch), again.predict(batch), strict=True):
-        assert len(a) > 0
+        assert len(a.boxes) > 0
         assert torch.equal(a.scores, b.scores)
         assert torch.equal(a.boxes, b.boxes)
 
@@ -146,7 +144,7 @@ def test_an_image_that_no_window_fits_into():
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}
     batch = Batch.of([torch.rand(3, 12, 70)] * 2, [target] * 2)
     assert torch.isfinite(model.losses(batch)["class"])
-    assert [len(p) for p in model.eval().predict(batch)] == [0, 0]
+    assert [len(p.boxes) for p in model.eval().predict(batch)] == [0, 0]
 
 
 def test_errors_name_the_option():
