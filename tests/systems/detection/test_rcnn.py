@@ -14,6 +14,7 @@ from scenewise.errors import UsageError
 from scenewise.nn.proposals import SearchSpec, proposals_of
 from scenewise.nn.roi_heads import DetectionSpec
 from scenewise.ops.boxes import box_iou, encode_boxes
+from scenewise.results.prediction import Prediction
 from scenewise.systems.detection.rcnn import (
     RCNN,
     RegressionSpec,
@@ -319,7 +320,8 @@ def test_svms_on_imagenet_features_learn_the_built_in_scenes():
     def measure() -> float:
         metrics = CocoMetrics(classes, ("box",))
         for batch in held_out:
-            metrics.update(model.predict(batch)[0], batch.targets[0])
+            output = model.predict(batch)[0]
+            metrics.update(Prediction.of(output, output.size, model.classes), batch.targets[0])
         return float(metrics.compute()["box"]["AP50"])
 
     before = measure()
