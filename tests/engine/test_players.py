@@ -164,7 +164,7 @@ def test_a_model_and_data_in_hand_are_trained_saved_and_resumed(tmp_path):
     model = Deep()
     run = train(overrides=values, model=model, data=Ramps(), quiet=True)
     losses = [float(row["l1"]) for row in rows(run.folder / "steps.csv")]
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     again = load(run.last_checkpoint)
     assert name_of(again) == "tests.engine.toys:Deep"
     image, target = Ramps()[0]

@@ -254,7 +254,7 @@ def cells():
 def test_border_weights_make_the_instance_need_masks():
     assert UNet(CLASSES, width=2).needs == {"semantic"}
     assert UNet(CLASSES, width=2, border_weight=True).needs == {"semantic", "masks"}
-    assert UNet.needs == {"semantic"}
+    assert UNet.interface().needs == {"semantic"}
 
 
 @pytest.mark.parametrize("class_weights", [None, (0.5, 2.0)])
