@@ -108,7 +108,7 @@ def test_a_vggs_own_layers_are_the_heads_start(tmp_path):
     assert set(state) <= names
     save_file(state, tmp_path / "vgg.safetensors")
     model = model_of()
-    head = type(model.box_head.body)(2 * 9, 6)
+    head = type(model.box_head.body)(2, 3, 6)
     load_vgg_layers((head.first, head.second), "vgg11", str(tmp_path / "vgg.safetensors"))
     x = torch.randn(4, 2, 3, 3)
     hidden = nn.functional.conv2d(x, state["pre_logits.fc1.weight"], state["pre_logits.fc1.bias"]).relu()
