@@ -234,6 +234,7 @@ class Coco(InstanceDataSet):
             self.fields = self.fields - {"masks"}
         if joints is not None:
             self._find_bad_points(records, content, joints)
+        content.let_go()
         return records
 
     def _find_unknown(self, records: Records, content: Content) -> None:
