@@ -339,8 +339,8 @@ class InstanceDataSet(_Shared, DataSet):
         sizes[index] = found if self._policy == "fix" and (width, height) != found else -1
         return f"is {found[1]} x {found[0]} pixels (width x height), and {width} x {height} is stated"
 
-    def _set_objects(self, records: Records, needs: frozenset[str]) -> Int64:
-        """Fill the tables with the records that can be used; which rows of ``records`` they are, int64 [A].
+    def _set_objects(self, records: Records, needs: frozenset[str]) -> Int32:
+        """Fill the tables with the records that can be used; which rows of ``records`` they are, int32 [A].
 
         Faults in what ``needs`` does not ask for are no faults; where it is empty, everything counts.
         """
@@ -367,24 +367,29 @@ class InstanceDataSet(_Shared, DataSet):
             self.repairs = (*self.repairs, *listed)
         return self._keep(records, usable)
 
-    def _keep(self, records: Records, usable: Bool) -> Int64:
-        """Move the ``usable`` records to the tables, in the order of their images; which rows they are, int64 [A].
+    def _keep(self, records: Records, usable: Bool) -> Int32:
+        """Move the ``usable`` records to the tables, in the order of their images; which rows they are, int32 [A].
 
         Column by column, since there may be millions of rows: each is let go as soon as it has been put in order.
         """
-        order = np.flatnonzero(usable)
+        order = np.flatnonzero(usable).astype(np.int32)
         self._dropped = len(usable) - len(order)
         image = records.image[order]
         as_they_are = self._dropped == 0 and bool((image[1:] >= image[:-1]).all())
         if not as_they_are:
-            place = np.argsort(image, kind="stable")
-            image, order = image[place], order[place]
+            order = order[np.argsort(image, kind="stable")]
+            image = records.image[order]
         self._first = np.searchsorted(image, np.arange(len(self) + 1, dtype=image.dtype))
         records.columns |= {"boxes": records.boxes, "labels": records.labels, "ignore": records.ignore}
         del image, records.boxes, records.labels, records.ignore, records.image
         for name in [*records.columns]:
             column = records.columns.pop(name)
-            setattr(self, name, column if as_they_are else column[order])
+            if not as_they_are and column.ndim == 2 and not self._dropped:
+                for part in column.T:  # in place
+                    part[:] = part[order]
+            elif not as_they_are:
+                column = column[order]
+            setattr(self, name, column)
         return order
 
     @staticmethod

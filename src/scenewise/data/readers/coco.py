@@ -109,10 +109,7 @@ class Coco(InstanceDataSet):
         self._policy = on_bad_record
         joints = self._set_classes(content)
         self._note_images(content)
-        resolver = resolver_of(root, self._file, self.split, images, content.names)
-        folder, names, why = self._find_images(resolver, content.names)
-        content.names.clear()
-        place = self._set_images(folder, names, content.sizes, on_bad_record, why)
+        place = self._place_images(content, images)
         self._set_image_ids(content, place)
         self._set_objects(self._records(content, place, joints), needs)
 
@@ -207,6 +204,13 @@ class Coco(InstanceDataSet):
         else:
             self.repairs = listed
 
+    def _place_images(self, content: Content, images: str | None) -> Int64:
+        """Find the images and fill their table; the row of each in it, -1 for those that are left out."""
+        resolver = resolver_of(self.root, self._file, self.split, images, content.names)
+        folder, names, why = self._find_images(resolver, content.names)
+        content.names.clear()
+        return self._set_images(folder, names, content.sizes, self._policy, why)
+
     def _set_image_ids(self, content: Content, place: Int64) -> None:
         """Fill the images' own numbers, where they are numbers."""
         numbers = np.array(content.image_ids, np.int64)[place >= 0]
@@ -226,6 +230,7 @@ class Coco(InstanceDataSet):
                 text = content.image_numbers.text(int(content.images[row]))
                 records.faults.setdefault(row, Fault(f"image_id {text} is the id of no image"))
         self._find_unknown(records, content)
+        content.let_go("images", "labels")
         self._find_doubles(records)
         self._set_areas(records, content)
         if content.masks:
@@ -234,7 +239,7 @@ class Coco(InstanceDataSet):
             self.fields = self.fields - {"masks"}
         if joints is not None:
             self._find_bad_points(records, content, joints)
-        content.let_go()
+        content.let_go("ids", "starts", "lengths", "boxes", "area", "crowd", *(["extents"] if content.masks else []))
         return records
 
     def _find_unknown(self, records: Records, content: Content) -> None:
@@ -250,7 +255,9 @@ class Coco(InstanceDataSet):
             else:
                 fault = f"category_id {content.category_ids.text(number)} is no category; known: {known}"
             records.faults.setdefault(row, Fault(fault))
-        self._category_ids = np.unique(content.labels[content.labels != NO_ID])
+        known_ones = self._class_numbers[np.bincount(records.labels[records.labels >= 0], minlength=1).nonzero()[0]]
+        others = np.unique(content.labels[unknown])
+        self._category_ids = np.concatenate([known_ones, others[others != NO_ID]])
 
     def _find_doubles(self, records: Records) -> None:
         """Annotation ids that came before. ``"fix"`` gives them new ones, unless the object is the same."""

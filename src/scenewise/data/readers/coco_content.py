@@ -151,9 +151,9 @@ class Content:
         for name in _Tables.DTYPES:
             setattr(self, name, tables.joined(name))
 
-    def let_go(self) -> None:
-        """Drop the columns, which may be large, where others have taken them over."""
-        for name in _Tables.DTYPES:
+    def let_go(self, *names: str) -> None:
+        """Drop columns, which may be large, where others have taken them over."""
+        for name in names:
             delattr(self, name)
 
     def _read_images(self, stream: JsonStream, sizes: array[int]) -> None:
@@ -333,9 +333,15 @@ class _Tables:
 
     def joined(self, name: str) -> Any:
         """The column of that name, which is let go."""
-        parts = self._parts.pop(name)
-        empty = np.zeros((0, 4) if name in ("boxes", "extents") else 0, self.DTYPES[name])
-        return np.concatenate([empty, *parts])
+        parts = self._parts.pop(name)[::-1]
+        count = sum(map(len, parts))
+        column = np.empty((count, 4) if name in ("boxes", "extents") else count, self.DTYPES[name])
+        done = 0
+        while parts:  # each part goes as soon as it is copied
+            part = parts.pop()
+            column[done : done + len(part)] = part
+            done += len(part)
+        return column
 
 
 def _plain_columns(found: Elements) -> dict[str, Any] | None:
