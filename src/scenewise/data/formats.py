@@ -20,8 +20,12 @@ FORMATS: dict[str, tuple[str, ...]] = {  # name -> module:class below scenewise.
     "camvid": ("readers.camvid:CamVid",),
     "cityscapes": ("readers.cityscapes:Cityscapes",),
     "coco": ("readers.coco:Coco", "readers.coco:CocoKeypoints"),
+    "datumaro": ("readers.datumaro:Datumaro",),
+    "labelme": ("readers.labelme:Labelme",),
     "masks": ("readers.masks:Masks",),
     "scenes": ("scenes.scenes:Scenes",),
+    "supervisely": ("readers.supervisely:Supervisely",),
+    "via": ("readers.via:Via",),
     "voc": ("readers.voc:VOC", "readers.voc_boxes:VOCBoxes"),
     "yolo": ("readers.yolo:Yolo",),
 }

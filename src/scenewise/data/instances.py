@@ -10,6 +10,7 @@ Shapes: N images, A objects in all, K objects in one image, P keypoints.
 from __future__ import annotations
 
 from abc import abstractmethod
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import get_spawning_popen
@@ -74,9 +75,13 @@ class Names(_Shared, Sequence[str]):
     """Strings in one array of bytes."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-        self._bytes = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
-        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        texts, lengths = bytearray(), array("q", [0])
+        for name in names:
+            encoded = name.encode("utf-8", "surrogatepass")
+            texts += encoded
+            lengths.append(len(encoded))
+        self._bytes = np.frombuffer(texts, np.uint8)
+        self._ends = np.cumsum(lengths, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -265,12 +270,15 @@ class InstanceDataSet(_Shared, DataSet):
 
     # ---- opening
 
-    def _find_images(self, resolver: Resolver, names: Sequence[str]) -> tuple[Path, list[str], dict[int, str]]:
+    def _find_images(self, resolver: Resolver, names: Sequence[str]) -> tuple[Path, Sequence[str], dict[int, str]]:
         """The folder of the images, their names below it, and why some are not found, by position.
 
         The folder is the first of the resolver's in which all are that are found, so that the images' names in samples
         are those that the format gives them, as far as that can be.
         """
+        home = resolver.home_of(names)
+        if home is not None:
+            return resolver.root / home, names, {}
         places, why = resolver.look_up(names)
         found = [place for index, place in enumerate(places) if index not in why]
         starts = (f"{folder}/" if folder else "" for folder in (*resolver.folders, ""))

@@ -85,6 +85,23 @@ class Resolver:
         found, why = self.look_up(names)
         return found, {index: self._error(names[index], message) for index, message in why.items()}
 
+    def home_of(self, names: Sequence[str]) -> str | None:
+        """The first of the folders where all of ``names`` are exactly as they stand; None where there is none such."""
+        for place, folder in enumerate(self.folders):
+            before = self.folders[:place]
+            for name in names:
+                if not self._stands_in(folder, name) or any(self._stands_in(other, name) for other in before):
+                    break
+            else:
+                return folder
+        return None
+
+    def _stands_in(self, folder: str, name: str) -> bool:
+        head, _, tail = name.rpartition("/")
+        if name.startswith("/") or ".." in head or not tail or "\0" in name:
+            return False
+        return tail in self._listed(_join(folder, head) if head else folder)
+
     def look_up(self, names: Sequence[str]) -> tuple[list[str], dict[int, str]]:
         """The same, with messages in place of errors: there may be a million."""
         found = [self._exact(name) for name in names]
@@ -126,21 +143,16 @@ class Resolver:
     # ---- the ways in which a name is tried
 
     def _exact(self, name: str) -> str | None:
-        head, _, tail = name.rpartition("/")
-        if name.startswith("/") or ".." in head or not tail or "\0" in name:
-            return None
-        for folder in self.folders:
-            inner = f"{folder}/{head}" if folder and head else folder or head
-            if tail in self._listed(inner):
-                return f"{inner}/{tail}" if inner else tail
-        return None
+        folder = next((folder for folder in self.folders if self._stands_in(folder, name)), None)
+        return None if folder is None else _join(folder, name)
 
     def _loosely(self, name: str) -> list[str]:
         if "\0" in name or len(name) > MAX_LENGTH:
             return []
-        readings = self._readings(name)
-        if not any(self._is_known(parts[-1]) for parts, _ in readings):
+        last = name.replace("\\", "/").rpartition("/")[2]
+        if "%" not in name and "?" not in name and not self._is_known(last):
             return []
+        readings = self._readings(name)
         for parts, outside in readings:
             for dropped in range(len(parts)):
                 found = self._in_folders(parts, dropped, in_order=dropped == 0 and not outside)

@@ -159,6 +159,19 @@ def united(starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
     return starts[heads], reach[np.append(heads[1:], len(starts)) - 1]
 
 
+def without(runs: tuple[Int64, Int64], holes: tuple[Int64, Int64]) -> tuple[Int64, Int64]:
+    """The runs that cover the pixels of ``runs`` that are in none of ``holes``, in order."""
+    runs, holes = united(*runs), united(*holes)
+    cuts = np.unique(np.concatenate([*runs, *holes]))
+    starts, ends = cuts[:-1], cuts[1:]
+    inside, left_out = (
+        np.searchsorted(firsts, starts, "right") > np.searchsorted(lasts, starts, "right")
+        for firsts, lasts in (runs, holes)
+    )
+    kept = inside & ~left_out
+    return united(starts[kept], ends[kept])
+
+
 def _pairs(changes: Int64, pixels: int) -> tuple[Int64, Int64]:
     """The starts and ends of the runs of a mask whose values change at ``changes``."""
     if len(changes) % 2:

@@ -58,7 +58,7 @@ from scenewise.ops.polygons import polygons_to_runs
 from scenewise.ops.runs import Runs, runs_of_code
 
 HEAD = 1 << 16  # bytes from which an annotation file is told
-LISTS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
+LISTS = re.compile(rb'"(?:images|categories)"\s*:\s*\[|"annotations"\s*:\s*\[[^\]]{0,999}"image_id"')
 
 
 class Coco(InstanceDataSet):
@@ -208,8 +208,9 @@ class Coco(InstanceDataSet):
         """Find the images and fill their table; the row of each in it, -1 for those that are left out."""
         resolver = resolver_of(self.root, self._file, self.split, images, content.names)
         folder, names, why = self._find_images(resolver, content.names)
+        place = self._set_images(folder, names, content.sizes, self._policy, why)
         content.names.clear()
-        return self._set_images(folder, names, content.sizes, self._policy, why)
+        return place
 
     def _set_image_ids(self, content: Content, place: Int64) -> None:
         """Fill the images' own numbers, where they are numbers."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ import numpy as np
 from scenewise.data.instances import Bool, Fault, Float32, Float64, Int32, Int64
 from scenewise.data.readers.json_stream import Elements, JsonStream
 from scenewise.errors import DataError
+from scenewise.files.json_file import as_number, as_side
 from scenewise.ops import rle
 
 BOX_FORM = "x, y, width, height in pixels, with width and height > 0"
@@ -161,7 +163,7 @@ class Content:
         entries = chain.from_iterable(found.values for found in stream.elements())
         for position, entry in enumerate(entries):
             number = self.image_numbers.number(entry.get("id")) if isinstance(entry, dict) else None
-            height, width = (_side(entry.get(s)) for s in ("height", "width")) if number is not None else (None, None)
+            height, width = (as_side(entry.get(s)) for s in ("height", "width")) if number is not None else (None, None)
             name = entry.get("file_name") if number is not None else None
             if number is None or number in known or height is None or width is None or not _is_name(name):
                 self.bad_images.append(f"images[{position}] {_image_fault(entry, number, known)}")
@@ -219,18 +221,18 @@ class Content:
             if value is None and key == "image_id":
                 return f"has no image_id; expected {ID_FORM}", ()
             numbers.append(number)
-        crowd = _number(entry.get("iscrowd") or 0)
+        crowd = as_number(entry.get("iscrowd") or 0)
         if crowd is None:
             return f"iscrowd is {reprlib.repr(entry['iscrowd'])}; expected 0 or 1", ()
         box, area = entry.get("bbox"), entry.get("area")
         corners = (0.0,) * 4
         if box is not None and box != []:
-            sides = [_number(value) for value in box] if isinstance(box, list) else []
+            sides = [as_number(value) for value in box] if isinstance(box, list) else []
             if len(sides) != 4 or None in sides:
                 return f"bbox is {reprlib.repr(box)}; expected {BOX_FORM}", ()
             x, y, width, height = sides
             corners = (x, y, x + width, y + height)  # type: ignore[operator, assignment]
-        size = math.nan if area is None else _number(area)
+        size = math.nan if area is None else as_number(area)
         if size is None:
             return f"area is {reprlib.repr(area)}; expected a number of pixels", ()
         return "", (*numbers, crowd != 0, corners, size)
@@ -329,7 +331,7 @@ class _Tables:
         """Take the columns of further rows."""
         with np.errstate(over="ignore"):
             for name, column in columns.items():
-                self._parts[name].append(np.asarray(column).astype(self.DTYPES[name], copy=False))
+                self._parts[name].append(np.array(column, self.DTYPES[name], order="C"))
 
     def joined(self, name: str) -> Any:
         """The column of that name, which is let go."""
@@ -348,22 +350,21 @@ def _plain_columns(found: Elements) -> dict[str, Any] | None:
     """The columns of annotations of the usual kind; None where one of them is not."""
     entries = found.values
     try:
-        boxes = [entry["bbox"] for entry in entries]
+        boxes = [*map(itemgetter("bbox"), entries)]
         if [*map(len, boxes)].count(4) < len(boxes):
             return None
         table = np.array(array("d", chain.from_iterable(boxes))).reshape(-1, 4)
-        numbers = {
-            name: np.array(array("q", [entry[key] for entry in entries]))
-            for name, key in (("ids", "id"), ("images", "image_id"), ("labels", "category_id"))
-        }
+        ids = map(itemgetter("id", "image_id", "category_id"), entries)
+        numbers = np.array(array("q", chain.from_iterable(ids))).reshape(-1, 3)
         crowd = np.array(array("q", [entry.get("iscrowd", 0) for entry in entries])) != 0
         area = np.array(array("d", [entry.get("area", math.nan) for entry in entries]))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
-    if any((np.abs(column) >= -TEXTS // 2).any() for column in numbers.values()):
+    if (np.abs(numbers) >= -TEXTS // 2).any():
         return None
     table[:, 2:] += table[:, :2]
-    return {**numbers, "crowd": crowd, "boxes": table, "area": area}
+    columns = {"ids": numbers[:, 0], "images": numbers[:, 1], "labels": numbers[:, 2]}
+    return {**columns, "crowd": crowd, "boxes": table, "area": area}
 
 
 class Outlines:
@@ -457,31 +458,6 @@ def _whole(text: str) -> int | None:
     return number if str(number) == text else None
 
 
-def _number(value: Any) -> float | None:
-    """A JSON value as a number, also where it is one in quotes; None where it is none."""
-    if isinstance(value, (int, float)):
-        try:
-            return float(value)
-        except OverflowError:
-            return None
-    if isinstance(value, str) and len(value) < 40 and value.isascii() and "_" not in value:
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return None
-
-
-def _side(value: Any) -> int | None:
-    """A height or width in pixels, 0 where none is stated; None where ``value`` is neither."""
-    if type(value) is int and 0 <= value < 2**31:
-        return value
-    if value is None:
-        return 0
-    number = _number(value)
-    return int(number) if number is not None and 0 <= number < 2**31 and number.is_integer() else None
-
-
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -497,7 +473,7 @@ def _image_fault(entry: Any, number: int | None, known: set[int]) -> str:
     name = f"(id {reprlib.repr(entry['id'])})"
     if not _is_name(entry.get("file_name")):
         return f"{name} has the file_name {reprlib.repr(entry.get('file_name'))}; expected a file's name"
-    side = next(side for side in ("height", "width") if _side(entry.get(side)) is None)
+    side = next(side for side in ("height", "width") if as_side(entry.get(side)) is None)
     return f"{name} has the {side} {reprlib.repr(entry[side])}; expected a number of pixels"
 
 
