@@ -107,7 +107,7 @@ class Coco(InstanceDataSet):
         content.read()
         self._bytes = content.size
         self._policy = on_bad_record
-        joints = self._set_classes(content)
+        joints = self._set_classes(content, needs)
         self._note_images(content)
         place = self._place_images(content, images)
         self._set_image_ids(content, place)
@@ -141,7 +141,7 @@ class Coco(InstanceDataSet):
 
     # ---- tables
 
-    def _set_classes(self, content: Content) -> Joints | None:
+    def _set_classes(self, content: Content, needs: frozenset[str]) -> Joints | None:
         """Fill the classes, and the skeleton where it is wanted."""
         entries = self._categories(content)
         roots = self._roots(content, entries)
@@ -162,7 +162,9 @@ class Coco(InstanceDataSet):
         name, count = Counter(self.classes).most_common(1)[0]
         if count > 1:
             raise DataError(f"{self._file}: several categories have the name {name!r}; expected unique names")
-        if not content.points:
+        described = any(entry.get("keypoints") for entry in entries.values())
+        if not content.points or not (described or "keypoints" in needs):
+            self.fields = self.fields - {"keypoints", "visibility"}
             return None
         joints = joints_of([entries[number] for number in numbers], str(self._file))
         self.skeleton = joints.skeleton

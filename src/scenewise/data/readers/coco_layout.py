@@ -123,14 +123,7 @@ def resolver_of(root: Path, file: Path, split: str, images: str | None, names: S
         if not folder.is_dir():
             raise DataError(f"{folder}: not found; expected the folder of the images")
         return Resolver(folder)
-    parts = [*dict.fromkeys((split, f"images/{split}", split_of(split), f"images/{split_of(split)}", *FOLDERS))]
-    if root.is_dir():
-        beside = file.parent.relative_to(root).as_posix()
-        tries = [(root, [*parts, *([beside] if beside != "annotations" else []), ""])]
-    else:
-        own = file.parent
-        inside = ["", *(f"{own.name}/{part}" for part in parts), own.name] if ASIDE.match(own.name) else None
-        tries = [(own.parent, [*inside[1:], *parts, ""])] if inside else [(own, [*parts, ""]), (own.parent, parts)]
+    tries = _likely(root, file, split)
     resolvers = []
     for base, folders in tries:
         there = [folder for folder in dict.fromkeys(folders) if os.path.isdir(base / folder)]
@@ -146,6 +139,23 @@ def resolver_of(root: Path, file: Path, split: str, images: str | None, names: S
     listed = ", ".join(str(base / folder) for base, folders in tries for folder in folders)
     near = "; did" + why.rpartition("; did")[2] if "; did" in why else ". The option images names another folder"
     raise DataError(f"{file}: the image {printable(names[0])} is not found; expected it in one of {listed}{near}")
+
+
+def _likely(root: Path, file: Path, split: str) -> list[tuple[Path, list[str]]]:
+    """Folders that may be the data set's own, and those below each where images may be; the likeliest first."""
+    aside = root.is_file() and ASIDE.match(file.parent.name) is not None
+    base = root if root.is_dir() else file.parent.parent if aside else file.parent
+    names = [split]
+    if not any((base / above / split).is_dir() for above in ("", "images")):  # train, where it is train2017
+        folders = [folder.name for above in ("", "images") for folder in _folders(base / above)]
+        names += [name for name in dict.fromkeys(folders) if split_of(split) and split_of(name) == split_of(split)]
+    parts = [f"{above}{name}" for name in names for above in ("", "images/")] + [*FOLDERS]
+    beside = file.parent.name
+    if root.is_dir():
+        return [(base, [*parts, *([beside] if beside not in ("annotations", root.name) else []), ""])]
+    if aside:
+        return [(base, [*(f"{beside}/{part}" for part in parts), beside, *parts, ""])]
+    return [(base, [*parts, ""]), (base.parent, parts)]
 
 
 def _folders(root: Path) -> list[Path]:
