@@ -321,7 +321,7 @@ class InstanceDataSet(_Shared, DataSet):
             place[kept] = np.arange(kept.sum())
             names, sizes = [name for name, keep in zip(names, kept, strict=True) if keep], sizes[kept]
             self.repairs = (*self.repairs, *repairs)
-        self._names, self.sizes = Names(names), sizes
+        self._names, self.sizes = names if isinstance(names, Names) else Names(names), sizes
         self._resolved = why is not None
         return place
 

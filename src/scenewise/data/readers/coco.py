@@ -210,9 +210,7 @@ class Coco(InstanceDataSet):
         """Find the images and fill their table; the row of each in it, -1 for those that are left out."""
         resolver = resolver_of(self.root, self._file, self.split, images, content.names)
         folder, names, why = self._find_images(resolver, content.names)
-        place = self._set_images(folder, names, content.sizes, self._policy, why)
-        content.names.clear()
-        return place
+        return self._set_images(folder, names, content.sizes, self._policy, why)
 
     def _set_image_ids(self, content: Content, place: Int64) -> None:
         """Fill the images' own numbers, where they are numbers."""

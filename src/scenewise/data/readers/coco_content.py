@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scenewise.data.instances import Bool, Fault, Float32, Float64, Int32, Int64
+from scenewise.data.instances import Bool, Fault, Float32, Float64, Int32, Int64, Names
 from scenewise.data.readers.json_stream import Elements, JsonStream
 from scenewise.errors import DataError
 from scenewise.files.json_file import as_number, as_side
@@ -96,7 +96,7 @@ class Content:
     masks: bool
     points: bool
     lenient: bool
-    names: list[str] = field(default_factory=list)
+    names: Names = field(default_factory=lambda: Names(()))
     image_ids: array[int] = field(default_factory=lambda: array("q"))
     bad_images: list[str] = field(default_factory=list)
     bad_image_ids: list[int] = field(default_factory=list)
@@ -136,7 +136,7 @@ class Content:
                 if key in ("images", "annotations", "categories") and not stream.is_array():
                     raise DataError(f"{self.path}: {key} is no list; expected a list of objects")
                 if key == "images":
-                    self._read_images(stream, sizes)
+                    self.names = Names(self._read_images(stream, sizes))
                 elif key == "annotations":
                     self._read_annotations(stream, tables)
                 elif key == "categories":
@@ -151,20 +151,22 @@ class Content:
             raise DataError(f"{self.path}: categories is {reprlib.repr(self.categories)}; expected objects")
         self.sizes = np.array(sizes, np.int32).reshape(-1, 2)
         for name in _Tables.DTYPES:
-            setattr(self, name, tables.joined(name))
+            setattr(self, name, tables.table(name))
+        self.crowd = self.crowd.view(np.bool_)
 
     def let_go(self, *names: str) -> None:
         """Drop columns, which may be large, where others have taken them over."""
         for name in names:
             delattr(self, name)
 
-    def _read_images(self, stream: JsonStream, sizes: array[int]) -> None:
+    def _read_images(self, stream: JsonStream, sizes: array[int]) -> Iterator[str]:
+        """Take the entries of images; their names."""
         known: set[int] = set()
         entries = chain.from_iterable(found.values for found in stream.elements())
         for position, entry in enumerate(entries):
             number = self.image_numbers.number(entry.get("id")) if isinstance(entry, dict) else None
             height, width = (as_side(entry.get(s)) for s in ("height", "width")) if number is not None else (None, None)
-            name = entry.get("file_name") if number is not None else None
+            name = entry.get("file_name") if number is not None else ""
             if number is None or number in known or height is None or width is None or not _is_name(name):
                 self.bad_images.append(f"images[{position}] {_image_fault(entry, number, known)}")
                 if number is not None:
@@ -172,8 +174,8 @@ class Content:
                 continue
             known.add(number)
             self.image_ids.append(number)
-            self.names.append(name)  # type: ignore[arg-type]
             sizes.extend((height, width))
+            yield str(name)
 
     def _read_annotations(self, stream: JsonStream, tables: _Tables) -> None:
         row = 0
@@ -316,7 +318,7 @@ class _Tables:
         "ids": np.int64,
         "images": np.int64,
         "labels": np.int64,
-        "crowd": np.bool_,
+        "crowd": np.uint8,
         "starts": np.int64,
         "lengths": np.int32,
         "boxes": np.float64,
@@ -325,25 +327,19 @@ class _Tables:
     }
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[Any]] = {name: [] for name in self.DTYPES}
+        # arrays that grow in place: parts that are put together at the end would take twice the memory
+        self._columns = {name: array(np.dtype(kind).char) for name, kind in self.DTYPES.items()}
 
     def add(self, columns: dict[str, Any]) -> None:
         """Take the columns of further rows."""
         with np.errstate(over="ignore"):
             for name, column in columns.items():
-                self._parts[name].append(np.array(column, self.DTYPES[name], order="C"))
+                self._columns[name].frombytes(np.ascontiguousarray(column, self.DTYPES[name]).tobytes())
 
-    def joined(self, name: str) -> Any:
-        """The column of that name, which is let go."""
-        parts = self._parts.pop(name)[::-1]
-        count = sum(map(len, parts))
-        column = np.empty((count, 4) if name in ("boxes", "extents") else count, self.DTYPES[name])
-        done = 0
-        while parts:  # each part goes as soon as it is copied
-            part = parts.pop()
-            column[done : done + len(part)] = part
-            done += len(part)
-        return column
+    def table(self, name: str) -> Any:
+        """The column of that name, without a copy."""
+        column = np.frombuffer(self._columns[name], self.DTYPES[name])
+        return column.reshape(-1, 4) if name in ("boxes", "extents") else column
 
 
 def _plain_columns(found: Elements) -> dict[str, Any] | None:
@@ -356,15 +352,19 @@ def _plain_columns(found: Elements) -> dict[str, Any] | None:
         table = np.array(array("d", chain.from_iterable(boxes))).reshape(-1, 4)
         ids = map(itemgetter("id", "image_id", "category_id"), entries)
         numbers = np.array(array("q", chain.from_iterable(ids))).reshape(-1, 3)
-        crowd = np.array(array("q", [entry.get("iscrowd", 0) for entry in entries])) != 0
-        area = np.array(array("d", [entry.get("area", math.nan) for entry in entries]))
+        try:
+            more = array("d", chain.from_iterable(map(itemgetter("iscrowd", "area"), entries)))
+        except KeyError:  # which many files lack; looking for them is slower
+            pairs = ((entry.get("iscrowd", 0), entry.get("area", math.nan)) for entry in entries)
+            more = array("d", chain.from_iterable(pairs))
+        others = np.array(more).reshape(-1, 2)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
     if (np.abs(numbers) >= -TEXTS // 2).any():
         return None
     table[:, 2:] += table[:, :2]
     columns = {"ids": numbers[:, 0], "images": numbers[:, 1], "labels": numbers[:, 2]}
-    return {**columns, "crowd": crowd, "boxes": table, "area": area}
+    return {**columns, "crowd": others[:, 0] != 0, "boxes": table, "area": others[:, 1]}
 
 
 class Outlines:

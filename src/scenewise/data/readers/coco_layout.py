@@ -133,7 +133,7 @@ def resolver_of(root: Path, file: Path, split: str, images: str | None, names: S
     for resolver in resolvers:
         if not names or len(resolver.look_up(sample)[1]) < len(sample):
             return resolver
-    why = resolvers[0].look_up(names[:1])[1].get(0, "")
+    why = resolvers[0].look_up([names[0]])[1].get(0, "")
     if not why.startswith("not found"):
         raise DataError(f"{file}: the image {printable(names[0])}: {why}")
     listed = ", ".join(str(base / folder) for base, folders in tries for folder in folders)
