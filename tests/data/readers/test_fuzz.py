@@ -1,8 +1,16 @@
-"""Mutated files of YOLO and Pascal VOC: data, or one of scenewise's own errors."""
+"""Mutated files of the readers of objects: data, or one of scenewise's own errors."""
 
 from scenewise.data import check_data
 from tests.data.fuzz import fuzz
-from tests.data.readers import test_voc_boxes, test_yolo, test_yolo_layouts, test_yolo_lines
+from tests.data.readers import (
+    test_coco,
+    test_coco_dialects,
+    test_shapes,
+    test_voc_boxes,
+    test_yolo,
+    test_yolo_layouts,
+    test_yolo_lines,
+)
 
 
 def test_yolo_boxes(tmp_path):
@@ -34,3 +42,58 @@ def test_yolo_lists(tmp_path):
 def test_voc(tmp_path):
     source = test_voc_boxes.write(tmp_path)
     fuzz(source, [tmp_path / "Annotations" / "a.xml", tmp_path / "ImageSets" / "Main" / "train.txt"])
+
+
+MASKS = frozenset({"boxes", "labels", "masks"})
+KEYPOINTS = frozenset({"boxes", "keypoints"})
+
+
+def test_coco_masks(tmp_path):
+    source = test_coco.write(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    fuzz(source, [file], [frozenset(), frozenset({"boxes"}), MASKS], share=0.5)
+
+
+def test_coco_keypoints(tmp_path):
+    source = test_coco.write(tmp_path, test_coco.posed(), name="person_keypoints_train2017")
+    fuzz(source, [tmp_path / "annotations" / "person_keypoints_train2017.json"], [KEYPOINTS], share=0.25)
+
+
+def test_coco_of_other_tools(tmp_path):
+    source = test_coco_dialects.roboflow(tmp_path, ("cat", "dog"))
+    files = [tmp_path / split / "_annotations.coco.json" for split in ("train", "valid")]
+    fuzz(source, files, share=0.25, also=lambda: check_data(source))
+
+
+def test_labelme(tmp_path):
+    points = [test_shapes.shape("polygon", test_shapes.OUTLINE, group_id=1),
+              test_shapes.shape("point", [(12, 14)], "nose", group_id=1)]  # fmt: skip
+    text = test_shapes.base64.b64encode(test_shapes.png(test_shapes.np.full((5, 6), 255, "uint8"))).decode()
+    mask = test_shapes.shape("mask", [(20, 10), (25, 14)], mask=text)
+    source = test_shapes.write_labelme(tmp_path, test_shapes.shape(), mask, *points)
+    fuzz(source, [tmp_path / "a.json"], [frozenset(), KEYPOINTS], share=0.5)
+
+
+def test_via(tmp_path):
+    polygon = test_shapes.region("polygon", **test_shapes.POLYGON)
+    source = test_shapes.write_via(tmp_path / "json", polygon, test_shapes.region("circle", cx=30, cy=20, r=5))
+    fuzz(source, [tmp_path / "json" / "via.json"], share=0.25)
+    test_shapes.image(tmp_path / "csv" / "a.png")
+    rows = ("a.png", {"name": "rect", "x": 10, "y": 12, "width": 20, "height": 8}, {"class": "cat"}), ("a.png", {}, {})
+    (tmp_path / "csv" / "via.csv").write_text(test_shapes.via_csv(*rows))
+    fuzz(f"via:{tmp_path / 'csv'}", [tmp_path / "csv" / "via.csv"], share=0.25)
+
+
+def test_supervisely(tmp_path):
+    bitmap = test_shapes.sly_bitmap(test_shapes.np.ones((3, 4), bool), (20, 10))
+    hole = test_shapes.sly("polygon", [(2, 2), (20, 2), (20, 20)], [[(12, 6), (16, 6), (16, 10)]])
+    source = test_shapes.write_supervisely(tmp_path, hole, test_shapes.sly("bitmap", bitmap=bitmap))
+    fuzz(source, [tmp_path / "meta.json", tmp_path / "ds0" / "ann" / "a.png.json"], share=0.5)
+
+
+def test_datumaro(tmp_path):
+    code = {"counts": [100, 5, 2295], "size": [*test_shapes.SIZE]}
+    annotations = [test_shapes.annotation(bbox=[10, 12, 20, 8], group=1), test_shapes.annotation("mask", rle=code),
+                   test_shapes.annotation("points", points=[12, 13, 14, 15], group=1)]  # fmt: skip
+    source = test_shapes.write_datumaro(tmp_path, *annotations, joints=["nose", "tail"])
+    fuzz(source, [tmp_path / "annotations" / "default.json"], [frozenset(), KEYPOINTS], share=0.5)
