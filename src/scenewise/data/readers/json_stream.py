@@ -27,8 +27,9 @@ _BOM = "\xef\xbb\xbf"
 _decoder = json.JSONDecoder()
 
 _QUOTE, _OPEN, _CLOSE, _BACKSLASH = 1, 2, 3, 4
-_KINDS = np.zeros(256, np.uint8)  # of the bytes that tell where a value ends
-_KINDS[[*b'"[{]}\\']] = [_QUOTE, _OPEN, _OPEN, _CLOSE, _CLOSE, _BACKSLASH]
+_KINDS = bytearray(256)  # of the bytes that tell where a value ends
+for _byte, _kind in zip(b'"[{]}\\', (_QUOTE, _OPEN, _OPEN, _CLOSE, _CLOSE, _BACKSLASH), strict=True):
+    _KINDS[_byte] = _kind
 
 
 class Elements(NamedTuple):
@@ -141,7 +142,7 @@ class JsonStream:
         """All whole elements in what has been read, where they are objects and arrays without a fault; then they are
         passed. None where they are not: one at a time, they are read with an error that tells the place."""
         start = self._at
-        begins, ends = _bounds(np.frombuffer(self._text[start:].encode("latin-1"), np.uint8))
+        begins, ends = _bounds(self._text[start:].encode("latin-1"))
         if not len(ends):
             return None
         stop = start + int(ends[-1])
@@ -236,10 +237,10 @@ class JsonStream:
         return DataError(f"{self.path}: {what}line {line}, column {column}: {expected}.{ended}".rstrip("."))
 
 
-def _bounds(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _bounds(raw: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where the objects and arrays in ``raw``, the inside of an array, begin and end; without the last if it is cut."""
-    kinds = _KINDS[raw]
-    places = np.flatnonzero(kinds)
+    kinds = np.frombuffer(raw.translate(_KINDS), np.uint8)
+    places = np.flatnonzero(kinds != 0)
     kinds = kinds[places]
     if (kinds == _BACKSLASH).any():
         slashes = places[kinds == _BACKSLASH]
@@ -248,9 +249,9 @@ def _bounds(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDAr
         after = slashes[first] + counts  # where an odd count escapes what stands there
         kept = (kinds != _BACKSLASH) & ~np.isin(places, after[counts % 2 == 1])
         places, kinds = places[kept], kinds[kept]
-    outside = np.cumsum(kinds == _QUOTE) % 2 == 0
-    steps = np.where(outside, (kinds == _OPEN).astype(np.int8) - (kinds == _CLOSE), 0)
-    depth = np.cumsum(steps)
+    inside = np.cumsum(kinds == _QUOTE, dtype=np.uint8) & 1  # a text, after an odd count of quotes
+    steps = ((kinds == _OPEN).view(np.int8) - (kinds == _CLOSE).view(np.int8)) * (1 - inside.view(np.int8))
+    depth = np.cumsum(steps, dtype=np.int32)
     over = np.flatnonzero(depth < 0)  # the end of the array itself
     if len(over):
         places, steps, depth = (values[: over[0]] for values in (places, steps, depth))
