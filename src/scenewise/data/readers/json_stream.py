@@ -252,9 +252,9 @@ def _bounds(raw: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     inside = np.cumsum(kinds == _QUOTE, dtype=np.uint8) & 1  # a text, after an odd count of quotes
     steps = ((kinds == _OPEN).view(np.int8) - (kinds == _CLOSE).view(np.int8)) * (1 - inside.view(np.int8))
     depth = np.cumsum(steps, dtype=np.int32)
-    over = np.flatnonzero(depth < 0)  # the end of the array itself
-    if len(over):
-        places, steps, depth = (values[: over[0]] for values in (places, steps, depth))
+    beyond = np.flatnonzero(depth < 0)  # from the end of the array itself on
+    inner = slice(int(beyond[0]) if len(beyond) else len(places))
+    places, steps, depth = places[inner], steps[inner], depth[inner]
     begins, ends = places[(steps == 1) & (depth == 1)], places[(steps == -1) & (depth == 0)] + 1
     return begins[: len(ends)], ends
 
