@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from scenewise.data import check_data, open_data, splits_of
-from scenewise.data.shapes import ellipse
+from scenewise.data.readers.shapes import ellipse
 from scenewise.errors import DataError, UsageError
 from scenewise.ops import rle
 

@@ -4,10 +4,10 @@
     PATH/images/SPLIT/NAME.jpg           or PATH/images/NAME.jpg
 
 A single split that is called ``default`` is ``train``, too. ``bbox``, ``polygon``, ``mask``, ``ellipse`` and
-``rotated_bbox`` become objects as :mod:`scenewise.data.shapes` tells; annotations of the same label and the same group,
-other than 0, are one object. ``points`` become the keypoints of the object of their group. ``label`` and ``caption``
-speak of the whole image and are passed over; ``polyline``, ``cuboid`` and ``skeleton`` are no objects. Classes are in
-the order of the file, and their keypoints as well.
+``rotated_bbox`` become objects as :mod:`scenewise.data.readers.shapes` tells; annotations of the same label and the
+same group, other than 0, are one object. ``points`` become the keypoints of the object of their group. ``label`` and
+``caption`` speak of the whole image and are passed over; ``polyline``, ``cuboid`` and ``skeleton`` are no objects.
+Classes are in the order of the file, and their keypoints as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from scenewise.data.instances import Bool, Float64
 from scenewise.data.names import split_of
-from scenewise.data.shapes import Drawing, Drawn, Picture, ShapeDataSet, chosen_split, ellipse, points_of, unite
+from scenewise.data.readers.shapes import Drawing, Drawn, Picture, ShapeDataSet, chosen_split, ellipse, points_of, unite
 from scenewise.errors import DataError
 from scenewise.files.json_file import as_number, as_side, read_json
 from scenewise.ops import rle

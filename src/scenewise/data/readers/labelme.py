@@ -6,9 +6,9 @@
 
 JSON files may also be in sub-folders, and images in a folder ``images`` next to them. Without labels.txt, classes are
 the sorted labels of all files in all splits. ``rectangle``, ``polygon`` (and ``rotation``), ``circle`` and ``mask``
-become objects as :mod:`scenewise.data.shapes` tells; ``point`` becomes a keypoint of the object with the same group_id,
-named by its label; shapes of the same label and group_id are one object. Points count from the image's upper left
-corner. ``line`` and ``linestrip`` are no objects.
+become objects as :mod:`scenewise.data.readers.shapes` tells; ``point`` becomes a keypoint of the object with the same
+group_id, named by its label; shapes of the same label and group_id are one object. Points count from the image's upper
+left corner. ``line`` and ``linestrip`` are no objects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from PIL import Image
 
 from scenewise.data.folders import read_lines
 from scenewise.data.instances import Float64
-from scenewise.data.shapes import (
+from scenewise.data.readers.shapes import (
     MAX_SIDE,
     Drawing,
     Drawn,

@@ -5,9 +5,9 @@
     PATH/DATASET/img/a.jpg
 
 A project with one data set is ``train`` by whatever name. ``rectangle``, ``polygon`` (with holes), ``bitmap`` and
-``ellipse`` become objects as :mod:`scenewise.data.shapes` tells; ``point``, ``line``, ``graph``, ``cuboid`` do not.
-Supervisely counts pixels: the last one belongs to a rectangle, which is x2 + 1, y2 + 1 here, and a vertex is the centre
-of a pixel, to which 0.5 is added. Classes are in the order of meta.json.
+``ellipse`` become objects as :mod:`scenewise.data.readers.shapes` tells; ``point``, ``line``, ``graph``, ``cuboid`` do
+not. Supervisely counts pixels: the last one belongs to a rectangle, which is x2 + 1, y2 + 1 here, and a vertex is the
+centre of a pixel, to which 0.5 is added. Classes are in the order of meta.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scenewise.data.shapes import MAX_SIDE, Drawing, Drawn, Picture, ShapeDataSet, chosen_split, ellipse, points_of
+from scenewise.data.readers.shapes import (
+    MAX_SIDE,
+    Drawing,
+    Drawn,
+    Picture,
+    ShapeDataSet,
+    chosen_split,
+    ellipse,
+    points_of,
+)
 from scenewise.errors import DataError
 from scenewise.files.json_file import as_number, as_side, read_json
 

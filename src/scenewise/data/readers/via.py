@@ -7,8 +7,8 @@
 Any ``.json`` may be a ``.csv``. The class of a region is one of its attributes: the only one there is, else the one
 that is called class, label, name, type, category or object; a check box counts where one is checked. Where no region
 has any attribute, there is one class, ``object``. Classes are the sorted names of all splits. ``rect``, ``polygon``,
-``circle`` and ``ellipse`` become objects as :mod:`scenewise.data.shapes` tells; ``polyline`` and ``point`` are no
-objects. VIA 3 is not read: it exports COCO's files.
+``circle`` and ``ellipse`` become objects as :mod:`scenewise.data.readers.shapes` tells; ``polyline`` and ``point`` are
+no objects. VIA 3 is not read: it exports COCO's files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from typing import Any
 
 from scenewise.data.base import OnBadRecord
 from scenewise.data.names import split_of
-from scenewise.data.shapes import Drawing, Drawn, Picture, ShapeDataSet, chosen_split, ellipse, points_of, split_folders
+from scenewise.data.readers.shapes import (
+    Drawing,
+    Drawn,
+    Picture,
+    ShapeDataSet,
+    chosen_split,
+    ellipse,
+    points_of,
+    split_folders,
+)
 from scenewise.errors import DataError, UsageError
 from scenewise.files.json_file import as_number, parse_json, read_json
 from scenewise.files.text import read_text
