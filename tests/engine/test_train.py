@@ -290,3 +290,20 @@ def test_a_run_starts_with_the_weights_that_fit_and_names_the_others(whole_run, 
     for key, value in after.items():
         if not key.startswith("classifier.1."):
             torch.testing.assert_close(value, before[key], rtol=1e-5, atol=1e-6)
+
+
+def test_validation_images_need_not_divide_among_the_processes(tiny_recipe):
+    """Three of them for two processes: neither waits for the other, and the scores are those of one process."""
+    common = {
+        "model": {"system": "unet", "width": 4, "depth": 2, "padding": "same", "dropout": 0.0},
+        "data__val": "scenes:count=3,size=48x64,fields=semantic",
+        "data__workers": 0,
+        "transforms": [],
+        "optimizer": {"name": "sgd", "lr": 0.05},
+        "trainer__epochs": 1,
+        "trainer__accelerator": "cpu",
+    }
+    one = train(tiny_recipe(**common, trainer__name="one"), quiet=True)
+    two = train(tiny_recipe(**common, trainer__name="two", trainer__devices=2), quiet=True)
+    assert two.scores["val/loss"] == pytest.approx(one.scores["val/loss"], rel=1e-4)
+    assert two.scores["images"] == one.scores["images"] == 3

@@ -10,6 +10,7 @@ from torch import nn
 
 from scenewise.errors import CheckpointError, UsageError
 from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
+from scenewise.nn.features import Features, FeatureSpec
 
 
 def dilations(backbone: Backbone) -> list[list[int]]:
@@ -165,3 +166,24 @@ def test_offline_imagenet_weights_fit_their_layers(shared_data):
         backbone(((pixels - torch.tensor(spec.mean)[:, None, None]) / torch.tensor(spec.std)[:, None, None])[None])
     assert len(agreement) > 40
     assert np.median(agreement) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "possible"),
+    [("vgg16", 8, "16 or 32"), ("inception_v3", 8, "32"), ("inception_resnet_v2", 16, "32")],
+)
+def test_a_network_that_can_not_be_dilated_is_never_cut(name, stride, possible):
+    """Its own map of that stride would leave out what lies behind."""
+    with (
+        torch.device("meta"),
+        pytest.raises(UsageError, match=rf"{name} can't be dilated .*output_stride {possible}, "),
+    ):
+        Features(name, design="c5", spec=FeatureSpec(output_stride=stride))
+
+
+def test_a_pooling_alone_may_be_left_out():
+    """Behind VGG16's map of stride 16 there is no parameter: that is conv5, which the papers read."""
+    with torch.device("meta"):
+        found = Features("vgg16", design="c5", spec=FeatureSpec(output_stride=16))
+    assert found.strides == (16,)
+    assert found.channels == 512

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -213,20 +214,20 @@ class Cut:
     kept: Tensor | None = None
 
 
-class Canvas:
+class Canvas(ABC):
     """Gathers the values of one field from views of an image that arrive one at a time. Views need not cover the image,
     but together they must."""
 
+    @abstractmethod
     def add(self, value: Tensor, weight: Tensor | float = 1.0, top: int = 0, left: int = 0) -> None:
         """Take in a view's value [...,h,w], which begins at row ``top`` and column ``left`` of the image.
 
         ``weight`` is positive, a number or [h,w]; without effect on a maximum.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self) -> Tensor:
         """The value of the image."""
-        raise NotImplementedError
 
 
 class MeanCanvas(Canvas):

@@ -6,6 +6,7 @@ resized and mirrored, and what a file of it looks like.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from scenewise.ops.resize import resize_image
 from scenewise.ops.views import View, boxes_scaled
 
 
-class Input:
+class Input(ABC):
     """One kind of further input; a value is the tensor of one image.
 
     Attributes:
@@ -32,29 +33,29 @@ class Input:
     about: ClassVar[str]
     found_in: ClassVar[str | None] = None
 
+    @abstractmethod
     def resize(self, value: Tensor, old: Size, size: Size) -> Tensor:
         """The value for a copy of ``size`` (height, width) of the image of size ``old``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, value: Tensor, view: View) -> Tensor:
         """The value for a ``view`` of the upright image of size ``view.upright``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, value: Any) -> Tensor:
         """The tensor that a person's ``value`` stands for.
 
         Raises:
             UsageError: it is none.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def example(self, image: Tensor) -> Tensor:
         """A value that fits ``image`` [3,H,W], to try a model with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_target(self, value: Tensor, size: Size) -> Any:
         """The value as a sample of an image of ``size`` carries it, so that transforms move it with the image."""
-        raise NotImplementedError
 
 
 class Proposals(Input):

@@ -145,15 +145,19 @@ def _single_map(natural: Backbone, weights: str | None, design: str, output_stri
 
 def _refuse_cut_network(natural: Backbone, level: int, output_stride: int) -> None:
     """Raise a :class:`UsageError` where the network behind ``level`` has parameters, which would be left out."""
-    whole = sum(p.numel() for p in natural.parameters())
-    kept = sum(p.numel() for p in Backbone(natural.name, levels=[level]).parameters())
+    whole, kept = _count(natural), _count(Backbone(natural.name, levels=[level]))
     if kept < whole:
-        possible = [s for i, s in enumerate(natural.strides) if i == len(natural.strides) - 1]
+        levels = range(len(natural.strides))
+        strides = [natural.strides[i] for i in levels if _count(Backbone(natural.name, levels=[i])) == whole]
         raise UsageError(
             f"backbone {natural.name} can't be dilated to output_stride {output_stride}: its own map of that stride "
             f"leaves out {(whole - kept) / 1e6:.1f} of {whole / 1e6:.1f} million parameters. Possible: output_stride "
-            f"{possible[0]}, design 'fpn', or a network that can be dilated, such as resnet50 or mobilenetv2_100"
+            f"{' or '.join(map(str, strides))}, design 'fpn', or a network that can be dilated, such as resnet50"
         )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def last_stage(name: str, weights: str | None) -> tuple[nn.Sequential, int]:
