@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from scenewise.cli import _score_tables
+from scenewise.cli.commands import _score_tables
 from scenewise.engine.evaluate import main_metric, metrics_for, scores_of, truth_for
 from scenewise.engine.loop import Loop
 from scenewise.errors import UsageError

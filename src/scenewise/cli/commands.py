@@ -1,8 +1,4 @@
-"""The command ``scenewise``: a thin face over the engine.
-
-Results are tables on standard output, or one JSON object with ``--json``; progress and messages go to standard error.
-The exit status is 0, 1 for a check that failed, 2 for bad usage or input, 130 after Ctrl-C.
-"""
+"""The commands: what each takes, what it calls, and what it prints."""
 
 from __future__ import annotations
 
@@ -11,10 +7,26 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scenewise.cli.options import (
+    BadRecordOption,
+    DeviceOption,
+    FlipOption,
+    JsonOption,
+    ModelOption,
+    NeedsOption,
+    PrecisionOption,
+    ScalesOption,
+    TilesOption,
+    WeightsOption,
+    device_of,
+    inputs_of,
+    load_model,
+    procedures_of,
+)
 from scenewise.errors import DataError, ScenewiseError, UsageError
 from scenewise.version import VERSION
 
@@ -36,19 +48,6 @@ data_app = typer.Typer(help="Check and look at data sets.", no_args_is_help=True
 app.add_typer(data_app, name="data")
 
 DEFAULT_MODEL = "street-scenes"
-
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged or published name, or a checkpoint.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="Published weights as a local file, in place of a download.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-PrecisionOption = Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the computation; 16 needs a GPU.")]
-FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and fuse.")]
-ScalesOption = Annotated[str | None, typer.Option(help="Fuse what these sizes of the image show, such as 0.75,1,1.25.")]
-TilesOption = Annotated[str | None, typer.Option(help="See the image in overlapping tiles of HxW pixels.")]
-BadRecordOption = Annotated[
-    Literal["error", "skip", "fix"], typer.Option(help="What to do about a box without an area, and the like.")
-]
-NeedsOption = Annotated[str | None, typer.Option(help="Target fields, such as boxes+keypoints, to choose a reader by.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default the GPU if there is one.")]
 
 
 def main() -> None:
@@ -137,9 +136,9 @@ def predict(
     from scenewise.results.coco import CocoResults, category_ids
 
     names = dict(_outputs(images))
-    loaded = _load(model, weights_file)
+    loaded = load_model(model, weights_file)
     predictor = Predictor(
-        loaded, precision=precision, procedures=_procedures(loaded, tiles, scales, flip), device=_device(device)
+        loaded, precision=precision, procedures=procedures_of(loaded, tiles, scales, flip), device=device_of(device)
     )
     options = _look(loaded)
     found: dict[str, Any] = {}
@@ -296,7 +295,7 @@ def evaluate(
     from scenewise.engine.evaluate import check_classes, truth_for
     from scenewise.engine.evaluate import evaluate as run_evaluation
 
-    loaded = _load(checkpoint, weights_file)
+    loaded = load_model(checkpoint, weights_file)
     needs = truth_for(loaded.needs, loaded.fills)
     opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)
     _tell_repairs(opened)
@@ -306,11 +305,11 @@ def evaluate(
             loaded,
             opened,
             precision=precision,
-            procedures=_procedures(loaded, tiles, scales, flip),
-            device=_device(device),
+            procedures=procedures_of(loaded, tiles, scales, flip),
+            device=device_of(device),
             workers=workers,
             results=results,
-            inputs=_inputs(proposals),
+            inputs=inputs_of(proposals),
             tick=advance,
         )
     if json:
@@ -338,12 +337,12 @@ def proposals(
     from scenewise.data import open_data
     from scenewise.engine.proposals import write_proposals
 
-    model: Any = finder if finder == "selective-search" else _load(finder, None)
+    model: Any = finder if finder == "selective-search" else load_model(finder, None)
     opened = open_data(data, split, needs=frozenset({"boxes"}), on_bad_record=on_bad_record, allow_unlabelled=True)
     _tell_repairs(opened)
     with _bar("proposals", len(opened)) as advance:
         write_proposals(
-            model, opened, split, out, count=count, precision=precision, device=_device(device), tick=advance
+            model, opened, split, out, count=count, precision=precision, device=device_of(device), tick=advance
         )
     print(f"the proposals of {len(opened)} images are in {out}")
 
@@ -540,49 +539,6 @@ def _plain(value: Any) -> Any:
 
 
 # ---- what several commands share
-
-
-def _load(model: str, weights_file: Path | None) -> Model:
-    from scenewise.weights.load import load
-
-    return load(model, weights_file=weights_file)
-
-
-def _inputs(proposals: Path | None) -> dict[str, Path]:
-    """The files of further inputs, by name."""
-    return {} if proposals is None else {"proposals": proposals}
-
-
-def _device(name: str | None) -> Any:
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r}: {str(error).splitlines()[0]}") from None
-
-
-def _procedures(model: Any, tiles: str | None, scales: str | None, flip: bool) -> list[Any]:
-    from scenewise.engine.augmented import Augmented
-    from scenewise.engine.tiles import Tiles
-
-    found: list[Any] = []
-    if tiles is not None:
-        try:
-            height, width = (int(part) for part in tiles.lower().split("x"))
-        except ValueError:
-            raise UsageError(f"--tiles is {tiles!r}; expected HEIGHTxWIDTH in pixels, such as 512x512") from None
-        found.append(Tiles((height, width)))
-    if scales is not None or flip:
-        try:
-            factors = tuple(float(part) for part in (scales or "1").split(","))
-        except ValueError:
-            raise UsageError(f"--scales is {scales!r}; expected numbers with commas, such as 0.75,1,1.25") from None
-        divisor = model.input.size_divisor
-        found.append(Augmented(scales=factors, flip=flip, size_divisor=divisor, skeleton=model.skeleton))
-    return found
 
 
 @contextmanager
