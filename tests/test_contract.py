@@ -13,7 +13,7 @@ from torch import Tensor
 from scenewise.catalog import SYSTEMS, build, find, interface_of, name_of, options, plain_arguments
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
-from scenewise.engine.evaluate import evaluate, main_metric
+from scenewise.engine.evaluate import choose_metrics, evaluate
 from scenewise.engine.predict import Predictor, predict
 from scenewise.fields.table import FIELDS, INPUTS, count, given, misfit
 from scenewise.model import Model
@@ -214,7 +214,7 @@ def test_it_predicts_and_is_measured_through_the_common_calls(model, scenes, nam
         assert one.draw(image[:, : one.size[0], : one.size[1]]).size[0] >= one.size[1]
     scores: Any = evaluate(model, scenes)
     assert scores["images"] == 4
-    for part in main_metric(model.fills).split("."):
+    for part in str(choose_metrics(model.fills, scenes).main).split("."):
         scores = scores[part]
     assert 0 <= scores <= 1
 

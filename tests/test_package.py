@@ -10,11 +10,14 @@ from pathlib import Path
 import scenewise
 from scenewise.catalog import SYSTEMS
 from scenewise.data.formats import FORMATS
+from scenewise.metrics.table import ROWS
 
 SOURCE = Path(scenewise.__file__).parent
 
 ROOMS = {  # a room or a file at the top -> what of the package it may import; each room may import itself
-    "cli": {"engine", "recipe", "weights", "catalog", "data", "results", "draw", "fields", "model", "files"},
+    "cli": {
+        "engine", "recipe", "weights", "catalog", "data", "results", "metrics", "draw", "fields", "model", "files",
+    },
     "engine": {
         "weights", "recipe", "data", "catalog", "model", "metrics", "results", "losses", "nn", "fields", "ops", "types",
         "files",
@@ -36,7 +39,7 @@ ROOMS = {  # a room or a file at the top -> what of the package it may import; e
     "files": set(),
     "errors": set(),
     "version": set(),
-    "__init__": {"catalog", "data", "draw", "engine", "model", "results", "types", "weights"},
+    "__init__": {"catalog", "data", "draw", "engine", "metrics", "model", "results", "types", "weights"},
 }  # fmt: skip
 ANYWHERE = {"errors", "version"}
 
@@ -110,6 +113,7 @@ def edges() -> dict[str, set[str]]:
     found["scenewise.data.formats"] |= {
         f"scenewise.data.{location.split(':')[0]}" for locations in FORMATS.values() for location in locations
     }
+    found["scenewise.metrics.table"] |= {f"scenewise.metrics.{row.location.split(':')[0]}" for row in ROWS}
     return {name: targets - {name} for name, targets in found.items() if name not in FACES}
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scenewise.engine.run import Run
     from scenewise.engine.train import train
     from scenewise.errors import ScenewiseError
+    from scenewise.metrics.base import Metric
     from scenewise.model import Model
     from scenewise.results.picture import draw_sample
     from scenewise.results.prediction import Prediction
@@ -37,6 +38,7 @@ _HOMES = {
     "DataSet": "data.base",
     "InputSpec": "types",
     "Interface": "types",
+    "Metric": "metrics.base",
     "Model": "model",
     "Output": "types",
     "Prediction": "results.prediction",
@@ -61,6 +63,7 @@ __all__ = [
     "DataSet",
     "InputSpec",
     "Interface",
+    "Metric",
     "Model",
     "Output",
     "Prediction",

@@ -170,7 +170,7 @@ class TrainerSettings(_Settings):
     validate_every: int = Field(1, ge=1)  # epochs
     validation_loss: bool = True
     monitor: str | None = None  # the metric that chooses the best epoch; None: the task's usual one
-    mode: Literal["max", "min"] | None = None  # whether more of it is better; None: min for losses, else max
+    mode: Literal["max", "min"] | None = None  # whether more of it is better; None: min for losses and errors, else max
     patience: int | None = Field(None, ge=1)  # stop after so many validations without a better one
     save_every: int | None = Field(None, ge=1)  # steps between saved training states; None: every two minutes
     half: bool = False  # store checkpoints as float16
@@ -187,6 +187,8 @@ class Recipe(_Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     trainer: TrainerSettings = TrainerSettings()
+    # of the validation besides the usual ones: names, module:Class, or one of them with its parameters
+    metrics: tuple[str | dict[str, dict[str, Any]], ...] = ()
     # a checkpoint or a name, or several; their weights are started from where they fit, the others are named
     init: str | tuple[str, ...] | None = None
     init_weights_file: str | None = None  # where init is a published name: a local file in the publisher's format

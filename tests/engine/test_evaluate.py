@@ -11,27 +11,29 @@ import pytest
 import torch
 from rich.console import Console
 
-from scenewise.cli.commands import _score_tables
-from scenewise.engine.evaluate import main_metric, metrics_for, scores_of, truth_for
+from scenewise.engine.evaluate import choose_metrics
 from scenewise.engine.loop import Loop
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.metrics.proposals import ProposalMetrics
+from scenewise.metrics.table import scores_of, truth_for
 from scenewise.metrics.voc import VocMetrics
 from scenewise.results.prediction import Prediction
+from scenewise.results.tables import score_tables
 
 DETECTOR = frozenset({"boxes", "labels", "scores"})
 MASKS, POSES = DETECTOR | {"roi_masks"}, DETECTOR | {"keypoints"}
 PROPOSALS = frozenset({"boxes", "scores"})
 
 
-def data(*fields: str, format: str = "coco") -> Any:
+def data(*fields: str, benchmarks: tuple[str, ...] = ()) -> Any:
     names = ("b.jpg", "a.jpg")
     return SimpleNamespace(
         fields=frozenset(fields),
         classes=("cat", "dog"),
-        format=format,
-        source=f"{format}:somewhere",
+        source="coco:somewhere",
+        skeleton=None,
+        benchmarks=benchmarks,
         split="val",
         image_ids=np.array([7, 3]),
         image_id=lambda index: names[index],
@@ -39,34 +41,38 @@ def data(*fields: str, format: str = "coco") -> Any:
 
 
 @pytest.mark.parametrize(
-    ("fills", "name"),
+    ("fills", "fields", "name"),
     [
-        ({"semantic_logits"}, "mean_iou"),
-        (DETECTOR, "box.AP"),
-        (MASKS, "mask.AP"),
-        (POSES, "keypoints.AP"),
-        (PROPOSALS, "proposals.AR1000"),
-        ({"depth"}, "loss"),
+        ({"semantic_logits"}, {"semantic"}, "mean_iou"),
+        (DETECTOR, {"boxes", "labels"}, "box.AP"),
+        (MASKS, {"boxes", "labels", "masks"}, "mask.AP"),
+        (MASKS, {"boxes", "labels"}, "box.AP"),
+        (POSES, {"boxes", "labels", "keypoints"}, "keypoints.AP"),
+        ({"keypoints"}, {"keypoints"}, "pck.mean"),
+        (PROPOSALS, {"boxes", "labels"}, "proposals.AR1000"),
+        ({"depth", "normals"}, {"depth", "normals"}, "depth.rmse"),
+        ({"boundary"}, {"boundary"}, "boundary.ODS"),
+        ({"flow"}, {"flow"}, "flow.epe"),
     ],
 )
-def test_the_main_metric(fills, name):
-    assert main_metric(frozenset(fills)) == name
+def test_the_main_metric(fills, fields, name):
+    assert choose_metrics(frozenset(fills), data(*fields)).main == name
 
 
 def test_what_is_filled_and_known_is_measured():
-    (metric,) = metrics_for(MASKS, data("boxes", "labels", "masks"))
+    (metric,) = choose_metrics(MASKS, data("boxes", "labels", "masks")).metrics
     assert isinstance(metric, CocoMetrics)
     assert metric.kinds == ("box", "mask")
     assert metric.order == {"b.jpg": 7, "a.jpg": 3}
-    (metric,) = metrics_for(MASKS, data("boxes", "labels"))
+    (metric,) = choose_metrics(MASKS, data("boxes", "labels")).metrics
     assert metric.kinds == ("box",)
-    (metric,) = metrics_for(POSES, data("boxes", "labels", "masks", "keypoints"))
+    (metric,) = choose_metrics(POSES, data("boxes", "labels", "masks", "keypoints")).metrics
     assert metric.kinds == ("box", "keypoints")
-    kinds = [type(m) for m in metrics_for(DETECTOR, data("boxes", "labels", format="voc"))]
+    kinds = [type(m) for m in choose_metrics(DETECTOR, data("boxes", "labels", benchmarks=("voc",))).metrics]
     assert kinds == [CocoMetrics, VocMetrics]
-    assert [type(m) for m in metrics_for(PROPOSALS, data("boxes", "labels"))] == [ProposalMetrics]
+    assert [type(m) for m in choose_metrics(PROPOSALS, data("boxes", "labels")).metrics] == [ProposalMetrics]
     with pytest.raises(UsageError, match="coco:somewhere has semantic; nothing there measures"):
-        metrics_for(DETECTOR, data("semantic"))
+        choose_metrics(DETECTOR, data("semantic"))
 
 
 def object_scores() -> dict[str, Any]:
@@ -99,7 +105,7 @@ def test_a_nested_score_chooses_the_best_epoch():
 def test_the_tables_fit_into_80_columns():
     written = io.StringIO()
     console = Console(file=written, width=80)
-    for table in _score_tables(object_scores()):
+    for table in score_tables(object_scores()):
         console.print(table)
     lines = written.getvalue().splitlines()
     assert not [line for line in lines if "…" in line]
@@ -116,5 +122,5 @@ def test_the_tables_fit_into_80_columns():
 def test_what_a_detector_is_measured_by_are_fields_of_targets():
     """A score has no truth: asking a format's readers for one would find none."""
     fills = frozenset({"boxes", "labels", "scores", "roi_masks"})
-    assert truth_for(frozenset({"boxes", "labels"}), fills) == {"boxes", "labels", "masks"}
-    assert truth_for(frozenset({"semantic"}), frozenset({"semantic_logits"})) == {"semantic"}
+    assert truth_for(fills) == {"boxes", "labels", "masks"}
+    assert truth_for({"semantic_logits"}) == {"semantic"}

@@ -162,10 +162,10 @@ def test_equals_faster_coco_eval():
 def test_the_truths_of_real_images_are_found_by_themselves(shared_data, fields):
     from scenewise.data import open_data
     from scenewise.data.loader import plain
-    from scenewise.engine.evaluate import metrics_for
+    from scenewise.engine.evaluate import choose_metrics
 
     data = open_data(f"coco:{shared_data('coco_mini')}", "val", needs=frozenset(fields)).only(frozenset(fields))
-    (metrics,) = metrics_for(frozenset({*fields, "scores"}), data)
+    (metrics,) = choose_metrics(frozenset({*fields, "scores"}), data).metrics
     for index in range(10):
         image, target = plain(*data[index])
         real = ~target["ignore"]

@@ -143,10 +143,10 @@ def test_boundary_f1_equals_loop(predicted_alone, tolerance):
     metric.merge(other)
     scores = metric.compute()
     assert scores["images"] == 6
-    assert scores["boundary_f1"] == pytest.approx(sum(sum(v.values()) / len(v) for v in expected) / 6)
+    assert scores["boundary_f1"]["mean"] == pytest.approx(sum(sum(v.values()) / len(v) for v in expected) / 6)
     for label, name in enumerate("abc"):
         values = [v[label] for v in expected if label in v]
-        assert scores["per_class"][name] == pytest.approx(sum(values) / len(values))
+        assert scores["boundary_f1"]["per_class"][name] == pytest.approx(sum(values) / len(values))
 
 
 def test_boundary_f1_of_a_shift():
@@ -158,7 +158,7 @@ def test_boundary_f1_of_a_shift():
     for pixels in (0.5, 1):
         metric = BoundaryF1("abc", tolerance=(pixels + 1e-6) / math.hypot(*SIZE))
         metric.update(predicted(shifted), {"semantic": truth})
-        scores[pixels] = metric.compute()["per_class"]
+        scores[pixels] = metric.compute()["boundary_f1"]["per_class"]
     assert scores[1] == {"a": 1.0, "b": 1.0, "c": None}
     assert scores[0.5]["b"] == pytest.approx(10 / 18)  # 5 of the 6 columns of the upper and the lower side
 
@@ -167,16 +167,21 @@ def test_perfect_and_undefined():
     metric = BoundaryF1("abc")
     truth = blobs(3)
     metric.update(predicted(truth.masked_fill(truth == V, 0)), {"semantic": truth})
-    assert metric.compute()["boundary_f1"] == 1
+    assert metric.compute()["boundary_f1"]["mean"] == 1
     flat = torch.zeros(SIZE, dtype=torch.int64)
     metric = BoundaryF1("abc")
     metric.update(predicted(flat), {"semantic": flat})
-    assert metric.compute() == {"boundary_f1": None, "per_class": {"a": None, "b": None, "c": None}, "images": 1}
+    assert metric.compute() == {
+        "boundary_f1": {"mean": None, "per_class": {"a": None, "b": None, "c": None}},
+        "images": 1,
+    }
 
 
 @pytest.mark.parametrize("metric", [TrimapMetrics, BoundaryF1])
 def test_errors(metric):
-    with pytest.raises(UsageError, match=r"image x: prediction is \[11, 14\], target \[14, 11\]"):
+    with pytest.raises(
+        UsageError, match=r"image x: semantic is \[11, 14\] in the prediction and \[14, 11\] in the target"
+    ):
         metric("abc").update(predicted(blobs(0)), {"image_id": "x", "semantic": blobs(1).T})
     with pytest.raises(UsageError, match=r"can't merge .* into those of"):
         metric("abc").merge(metric("ab"))

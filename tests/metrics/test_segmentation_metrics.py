@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from scenewise.errors import UsageError
 from scenewise.metrics import Metric
-from scenewise.metrics.segmentation import ConfusionMatrix, ImageMeans, SegmentationMetrics, class_mean
+from scenewise.metrics.segmentation import ClassScores, ConfusionMatrix, ImageMeans, SegmentationMetrics, class_mean
 from scenewise.results.prediction import Prediction
 from scenewise.types import IGNORE
 
@@ -179,11 +179,13 @@ def test_more_than_256_classes():
 def test_errors():
     metric = SegmentationMetrics(["a", "b", "c"])
     semantic = torch.zeros(2, 3, dtype=torch.int64)
-    with pytest.raises(UsageError, match=r"image 7.png: the target has no semantic map"):
+    with pytest.raises(UsageError, match=r"image 7.png: the target has no semantic; expected"):
         metric.update(predicted(semantic), {"image_id": "7.png"})
-    with pytest.raises(UsageError, match=r"image 7.png: the prediction has no semantic map"):
+    with pytest.raises(UsageError, match=r"image 7.png: the prediction has no semantic; expected"):
         metric.update(Prediction(size=(2, 3), classes=("a",)), {"image_id": "7.png", "semantic": semantic})
-    with pytest.raises(UsageError, match=r"image 7.png: prediction is \[2, 3\], target \[3, 2\]"):
+    with pytest.raises(
+        UsageError, match=r"image 7.png: semantic is \[2, 3\] in the prediction and \[3, 2\] in the target"
+    ):
         metric.update(predicted(semantic), {"image_id": "7.png", "semantic": semantic.T})
     with pytest.raises(UsageError, match=r"prediction has the value 3; expected 0 to 2"):
         metric.update(predicted(semantic + 3), {"semantic": semantic})
@@ -227,15 +229,42 @@ def test_image_means_equal_loop(score):
             by_image.append(sum(values) / len(values))
     metric.merge(other)
     assert metric.compute() == {
-        f"mean_{score}_of_images": pytest.approx(sum(by_image) / 4),
-        f"mean_{score}_of_pairs": pytest.approx(sum(pairs) / len(pairs)),
+        f"image_{score}": {
+            "mean": pytest.approx(sum(by_image) / 4),
+            "pairs": pytest.approx(sum(pairs) / len(pairs)),
+        },
         "images": 5,
     }
 
 
 def test_image_means_of_nothing_and_errors():
-    assert ImageMeans("ab").compute() == {"mean_iou_of_images": None, "mean_iou_of_pairs": None, "images": 0}
+    assert ImageMeans("ab").compute() == {"image_iou": {"mean": None, "pairs": None}, "images": 0}
     with pytest.raises(UsageError, match="score is 'f1'; expected iou, dice or accuracy"):
         ImageMeans("ab", score="f1")
     with pytest.raises(UsageError, match=r"can't merge the dice of \('a', 'b'\) into the iou of \('a', 'b'\)"):
         ImageMeans("ab").merge(ImageMeans("ab", score="dice"))
+
+
+@pytest.mark.parametrize(("score", "formula"), [("dice", lambda i: 2 * i / (1 + i)), ("iou", lambda i: i)])
+def test_further_scores_of_each_class(score, formula):
+    """Dice is a function of IoU."""
+    metric, whole = ClassScores("abc", score=score), SegmentationMetrics("abc")
+    for seed in range(3):
+        prediction, truth = random_maps(seed, classes=3)
+        for one in (metric, whole):
+            one.update(predicted(prediction, "abc"), {"semantic": truth})
+    found, usual = metric.compute(), whole.compute()
+    expected = {name: pytest.approx(formula(row["iou"])) for name, row in usual["per_class"].items()}
+    assert found == {score: {"mean": pytest.approx(sum(found[score]["per_class"].values()) / 3), "per_class": expected},
+                     "images": 3}  # fmt: skip
+
+
+def test_precision_and_recall_change_places_with_truth_and_prediction():
+    prediction, truth = random_maps(4, classes=3)
+    truth[truth == V] = 0
+    precision, recall = ClassScores("abc", score="precision"), ClassScores("abc", score="accuracy")
+    precision.update(predicted(prediction, "abc"), {"semantic": truth})
+    recall.update(predicted(truth, "abc"), {"semantic": prediction})
+    assert precision.compute()["precision"] == recall.compute()["accuracy"]
+    with pytest.raises(UsageError, match="score is 'f1'; expected dice, precision, accuracy or iou"):
+        ClassScores("ab", score="f1")

@@ -282,6 +282,9 @@ def evaluate(
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(help="Processes that load samples.")] = 0,
     on_bad_record: BadRecordOption = "error",
+    metrics: Annotated[
+        str | None, typer.Option(help="Further metrics, such as boundary-f1,dice, or one's own as module:Class.")
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the objects found as a COCO results file, too.")
     ] = None,
@@ -292,11 +295,14 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set with the field's metrics."""
     from scenewise.data import open_data
-    from scenewise.engine.evaluate import check_classes, truth_for
+    from scenewise.engine.evaluate import check_classes
     from scenewise.engine.evaluate import evaluate as run_evaluation
+    from scenewise.metrics.table import truth_for
+    from scenewise.results.tables import score_tables
 
+    asked = [name.strip() for name in metrics.split(",")] if metrics else []
     loaded = load_model(checkpoint, weights_file)
-    needs = truth_for(loaded.needs, loaded.fills)
+    needs = loaded.needs | truth_for(loaded.fills, asked)
     opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)
     _tell_repairs(opened)
     check_classes(loaded, opened, checkpoint)
@@ -306,6 +312,7 @@ def evaluate(
             opened,
             precision=precision,
             procedures=procedures_of(loaded, tiles, scales, flip),
+            metrics=asked,
             device=device_of(device),
             workers=workers,
             results=results,
@@ -315,7 +322,7 @@ def evaluate(
     if json:
         _print_json(scores)
         return
-    for table in _score_tables(scores):
+    for table in score_tables(scores):
         _print_table(table)
 
 
@@ -345,63 +352,6 @@ def proposals(
             model, opened, split, out, count=count, precision=precision, device=device_of(device), tick=advance
         )
     print(f"the proposals of {len(opened)} images are in {out}")
-
-
-def _score_tables(scores: dict[str, Any]) -> Iterator[Table]:
-    """A table of the scores by class, one of each kind of object, and one of the single scores."""
-    from rich.table import Table
-
-    by_class = scores.get("per_class", {})
-    if by_class:
-        names = list(next(iter(by_class.values())))
-        table = Table("class", *names)
-        for name, row in by_class.items():
-            table.add_row(name, *(_number(row[n]) for n in names))
-        yield table
-    kinds = {name: values for name, values in scores.items() if isinstance(values, dict) and name != "per_class"}
-    if kinds:
-        yield from _object_tables(kinds)
-    single = Table("score", "value")
-    for name, value in scores.items():
-        if not isinstance(value, dict):
-            single.add_row(name, _number(value))
-    yield single
-
-
-def _object_tables(kinds: dict[str, dict[str, Any]]) -> Iterator[Table]:
-    """A table for each set of scores, a row a kind of object, and then one of the AP of each class.
-
-    Boxes and masks share a set; the last three of their twelve scores are left to ``--json``, and the tables have no
-    edge, to fit into 80 columns.
-    """
-    from rich.table import Table
-
-    tables: dict[tuple[str, ...], Table] = {}
-    for kind, values in kinds.items():
-        names = tuple(name for name, value in values.items() if not isinstance(value, dict))
-        if names[6:9] == ("AR1", "AR10", "AR100"):
-            names = names[:9]
-        if names not in tables:
-            tables[names] = Table("", *names, collapse_padding=True, pad_edge=False, show_edge=False)
-        tables[names].add_row(kind, *(_short(values[name]) for name in names))
-    yield from tables.values()
-    measured = {kind: values["per_class"] for kind, values in kinds.items() if "per_class" in values}
-    if measured:
-        table = Table("class", *(f"{kind} AP" for kind in measured))
-        for name in next(iter(measured.values())):
-            table.add_row(name, *(_number(rows[name]["AP"]) for rows in measured.values()))
-        yield table
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _short(value: float | None) -> str:
-    """A score as COCO's own evaluation prints it."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 # ---- data

@@ -527,7 +527,7 @@ class InstanceDataSet(_Shared, DataSet):
             yield Problem(str(self.root), message, "suspicion")
 
 
-OBJECT_FIELDS = frozenset(n for n, field in FIELDS.items() if field.per_instance and field.truth == n)
+OBJECT_FIELDS = frozenset(n for n, field in FIELDS.items() if field.per_instance and field.output and field.target)
 
 _OUTSIDE = "expected a box inside the image"
 

@@ -10,9 +10,9 @@ from scenewise.catalog import build, interface_of, options
 from scenewise.data import DataSet, open_data
 from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import mix_seed
-from scenewise.engine.evaluate import truth_for
 from scenewise.errors import UsageError
 from scenewise.losses.weighted import WeightedLoss
+from scenewise.metrics.table import truth_for
 from scenewise.model import Model
 from scenewise.recipe import Recipe
 
@@ -49,7 +49,7 @@ def open_validation_data(recipe: Recipe) -> DataSet | None:
     data, interface = recipe.data, interface_of(recipe.system, recipe.arguments)
     if data.val_split is None:
         return None
-    needs = truth_for(interface.needs, interface.fills)
+    needs = interface.needs | truth_for(interface.fills, recipe.metrics)
     source = data.val or data.train
     opened = open_data(
         source,

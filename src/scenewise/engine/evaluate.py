@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
 from scenewise.errors import UsageError
-from scenewise.fields.table import measured_by, plain_target, take_inputs
-from scenewise.metrics import Metric
-from scenewise.metrics.coco import FIELDS, CocoMetrics, Kind
+from scenewise.fields.table import plain_target, take_inputs
+from scenewise.metrics.base import Setting
+from scenewise.metrics.table import Asked, Chosen, choose, gotten, scores_of, truth_for
 from scenewise.model import Model
 from scenewise.results.coco import CocoResults, category_ids
 from scenewise.results.prediction import Prediction
-from scenewise.types import Batch, Target
+from scenewise.types import Batch, Described, Target
 
 Tick = Callable[[int], None]  # told the number of images done
 
@@ -34,6 +34,7 @@ def evaluate(
     *,
     precision: Precision = "32",
     procedures: Sequence[Procedure] = (),
+    metrics: Sequence[Asked] = (),
     device: torch.device | str | None = None,
     inputs: Mapping[str, str | Path] | None = None,
     workers: int = 0,
@@ -49,6 +50,9 @@ def evaluate(
         precision, procedures, device: see :class:`~scenewise.engine.predict.Predictor`.
         inputs: files of what systems take beside the images, by name, such as ``{"proposals": FILE}``; see
             :mod:`scenewise.data.inputs`.
+        metrics: further ones besides the usual, by name, such as ``"boundary-f1"``, a mapping of a name to its
+            parameters (``{"trimap": {"radii": [2, 4]}}``), and one's own as ``module:Class`` or as a subclass of
+            :class:`~scenewise.metrics.base.Metric`; see docs/metrics.md.
         workers: processes that load samples.
         results: where to write the predictions as a COCO results file, for a model that finds objects.
         tick: called with the number of images done since its last call.
@@ -56,29 +60,30 @@ def evaluate(
     Returns:
         The scores by name, ready for JSON; undefined ones are None. For semantic segmentation ``mean_iou``,
         ``pixel_accuracy``, ``mean_accuracy``, ``frequency_weighted_iou`` and ``per_class``. For objects ``box``,
-        ``mask`` and ``keypoints``, each with ``AP`` and the rest of COCO's scores; see
-        :class:`~scenewise.metrics.coco.CocoMetrics`.
+        ``mask`` and ``keypoints``, each with ``AP`` and the rest of COCO's scores; for maps ``boundary``, ``depth``,
+        ``normals`` and ``flow``. What each holds is told by the metric's ``compute``.
 
     Raises:
         UsageError: the classes disagree, or the data set has no truth for what the model fills.
         DataError: a record of the data set is bad.
     """
-    needs = truth_for(model.needs, model.fills)
+    needs = model.needs | truth_for(model.fills, metrics)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
     opened = with_inputs(opened, inputs or {})
-    metrics = metrics_for(model.fills, opened)
+    chosen = choose_metrics(model.fills, opened, metrics).metrics
     check_classes(model, opened)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
     written = None
     if results is not None:
-        if not object_kinds(model.fills) or "labels" not in model.fills:
+        if not {"labels", "scores"} <= model.fills:
             raise UsageError("results: COCO results hold objects and their classes, which this model does not find")
         written = CocoResults(getattr(opened, "class_ids", category_ids(model)), _image_numbers(opened))
+    taking: list[Updated] = [*chosen] if written is None else [*chosen, written]
     run_evaluation(
         predictor.run,
         model,
         Subset(opened),
-        metrics if written is None else [*metrics, written],
+        taking,
         device=predictor.device,
         batch_size=8 if predictor.device.type == "cuda" else 1,
         workers=workers,
@@ -86,56 +91,18 @@ def evaluate(
     )
     if written is not None:
         written.write(results)  # type: ignore[arg-type]
-    return scores_of(metrics)
+    return scores_of(chosen)
 
 
-def truth_for(needs: frozenset[str], fills: frozenset[str]) -> frozenset[str]:
-    """The target fields by which a model that needs and fills these fields may be measured."""
-    return needs | measured_by(fills)
-
-
-def metrics_for(fills: frozenset[str], data: DataSet) -> list[Metric]:
-    """The field's metrics for what a model fills and ``data`` knows.
+def choose_metrics(fills: frozenset[str], data: DataSet, asked: Sequence[Asked] = ()) -> Chosen:
+    """The metrics by which a model that fills ``fills`` is measured on ``data``: the usual ones, the data set's own,
+    and those ``asked`` for; see :func:`scenewise.metrics.table.choose`.
 
     Raises:
-        UsageError: the data set lacks the truth to measure the model by.
+        UsageError: the data set lacks the truth to measure the model by, or a metric does not fit.
     """
-    from scenewise.metrics.proposals import ProposalMetrics
-    from scenewise.metrics.segmentation import SegmentationMetrics
-    from scenewise.metrics.voc import VocMetrics
-
-    metrics: list[Metric] = []
-    if "semantic_logits" in fills and "semantic" in data.fields:
-        metrics.append(SegmentationMetrics(data.classes))
-    kinds = [kind for kind in object_kinds(fills) if FIELDS[kind] in data.fields]
-    if kinds and "labels" in fills:
-        metrics.append(CocoMetrics(data.classes, kinds, order=_image_numbers(data)))
-        if "box" in kinds and data.format == "voc":
-            metrics.append(VocMetrics(data.classes))
-    elif "box" in kinds:  # boxes of no class: region proposals
-        metrics.append(ProposalMetrics(order=_image_numbers(data)))
-    if not metrics:
-        raise UsageError(
-            f"{data.source} has {', '.join(sorted(data.fields))}; "
-            f"nothing there measures a model that fills {', '.join(sorted(fills))}"
-        )
-    return metrics
-
-
-def object_kinds(fills: frozenset[str]) -> list[Kind]:
-    """What a model that fills ``fills`` says of objects: some of box, mask and keypoints."""
-    sources: dict[Kind, set[str]] = {"box": {"boxes"}, "mask": {"masks", "roi_masks"}, "keypoints": {"keypoints"}}
-    return [kind for kind, fields in sources.items() if fields & fills]
-
-
-def main_metric(fills: frozenset[str]) -> str:
-    """The score by which a model that fills ``fills`` is usually chosen; dots lead into nested scores."""
-    if "semantic_logits" in fills:
-        return "mean_iou"
-    kinds = object_kinds(fills)
-    if "labels" not in fills:
-        return "proposals.AR1000" if "box" in kinds else "loss"
-    return next((f"{kind}.AP" for kind in ("mask", "keypoints", "box") if kind in kinds), "loss")
+    setting = Setting(data.classes, gotten(fills), data.fields, data.skeleton, _image_numbers(data))
+    return choose(setting, data.source, data.benchmarks, asked)
 
 
 def _image_numbers(data: DataSet) -> dict[str, int] | None:
@@ -156,6 +123,13 @@ def check_classes(model: Model, data: DataSet, source: str = "the model") -> Non
     raise UsageError(f"the classes disagree: {what}; a model is measured on a data set with its own classes")
 
 
+class Updated(Protocol):
+    """What takes in one image after the other: a metric, or a results file."""
+
+    def update(self, prediction: Described, target: Target) -> None:
+        """Take in one image."""
+
+
 class Subset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
     """Every ``world``-th sample from ``rank`` on, untransformed; what one process evaluates."""
 
@@ -173,7 +147,7 @@ def run_evaluation(
     predict: Predict,
     model: Model,
     samples: Subset,
-    metrics: Sequence[Metric],
+    metrics: Sequence[Updated],
     *,
     losses: Callable[[Batch], dict[str, Tensor]] | None = None,
     device: Any = "cpu",
@@ -220,8 +194,3 @@ def _same_size(samples: Subset, batch_size: int, workers: int) -> Iterator[list[
         group.append(sample)
     if group:
         yield group
-
-
-def scores_of(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """All scores of ``metrics`` as one dictionary, those of each kind of object in one of their own."""
-    return {name: value for metric in metrics for name, value in metric.compute().items()}

@@ -12,19 +12,19 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from scenewise.data import describe_repairs
-from scenewise.data.loader import Epochs, Transform, mix_seed, training_batches
+from scenewise.data.loader import Batches, Epochs, Transform, mix_seed, training_batches
 from scenewise.data.transforms.by_name import ResizeToInput, build_transforms
 from scenewise.engine.building import InHand, build_model, open_training_data, open_validation_data
-from scenewise.engine.evaluate import Subset, main_metric, metrics_for, run_evaluation, scores_of
+from scenewise.engine.evaluate import Subset, choose_metrics, run_evaluation
 from scenewise.engine.log import Log, flattened
 from scenewise.engine.players import Average, Player, check_terms, decays_of, freeze, hold_frozen, make_players
 from scenewise.engine.progress import Progress
@@ -32,6 +32,8 @@ from scenewise.engine.run import Run
 from scenewise.engine.state import load_state, save_state
 from scenewise.errors import TrainingError, UsageError
 from scenewise.losses.normalize import own_counts
+from scenewise.metrics.base import Metric
+from scenewise.metrics.table import scores_of, smaller_is_better
 from scenewise.nn.arrange import arrange_for_training
 from scenewise.recipe import Recipe
 from scenewise.weights.checkpoint import save_checkpoint, transfer
@@ -86,9 +88,10 @@ class Loop:
         self.waited = 0  # validations since the best one
         self.monitor = None
         if self.validation is not None:
-            self.monitor = self.settings.monitor or main_metric(self.model.fills)
-            self._check_monitor()
-        self.mode = self.settings.mode or ("min" if self.monitor and "loss" in self.monitor else "max")
+            chosen = choose_metrics(self.model.fills, self.validation, recipe.metrics)
+            self.monitor = self.settings.monitor or chosen.main or "loss"
+            self._check_monitor(chosen.metrics)
+        self.mode = self.settings.mode or self._usual_mode()
         self.log = Log(folder) if self.first else None
         self.progress = Progress(self.total, quiet)
         for opened in (self.data, self.validation):
@@ -136,20 +139,20 @@ class Loop:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        batches = iter(self._batches(order, self.transform))
-        while self.step < (epoch + 1) * self.steps_per_epoch:
-            terms, stopping = self._train_step(batches, stop)
-            for name, value in terms.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value
-            if self.log is not None:
-                self.log.step(self.step, epoch, self.players[0].optimizer.param_groups[0]["lr"], terms)
-            self.progress.step(self.step, epoch, settings.epochs, terms)
-            if stopping:
-                return True
-            self._save_if_due()
+        with closing(iter(self._batches(order, self.transform))) as batches:
+            while self.step < (epoch + 1) * self.steps_per_epoch:
+                terms, stopping = self._train_step(batches, stop)
+                for name, value in terms.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + value
+                if self.log is not None:
+                    self.log.step(self.step, epoch, self.players[0].optimizer.param_groups[0]["lr"], terms)
+                self.progress.step(self.step, epoch, settings.epochs, terms)
+                if stopping:
+                    return True
+                self._save_if_due()
         return False
 
-    def _batches(self, order: Iterable[list[tuple[int, int]]], transform: Transform) -> Iterable[Any]:
+    def _batches(self, order: Iterable[list[tuple[int, int]]], transform: Transform) -> Batches:
         """The training batches of (epoch, index) in ``order``."""
         return training_batches(
             self.data,
@@ -305,7 +308,7 @@ class Loop:
         model = self.average.module if self.average is not None else self.model
         model.eval()
         torch.manual_seed(mix_seed(self.settings.seed, self.step))  # detectors sample what their losses are computed on
-        metrics = metrics_for(model.fills, self.validation)
+        metrics = choose_metrics(model.fills, self.validation, self.recipe.metrics).metrics
         samples = Subset(self.validation, self.fabric.global_rank, self.fabric.world_size)
         losses = model.losses if self.settings.validation_loss else None
         with self.fabric.autocast(), own_counts():
@@ -333,7 +336,15 @@ class Loop:
             means["val/loss"] = sum(means.values())
         return {**scores_of(metrics), **means}
 
-    def _check_monitor(self) -> None:
+    def _usual_mode(self) -> Literal["max", "min"]:
+        """Whether more or less of what is monitored is better, where the recipe does not say."""
+        if self.monitor is None or self.validation is None:
+            return "max"
+        metrics = choose_metrics(self.model.fills, self.validation, self.recipe.metrics).metrics
+        loss = self.monitor == "loss" or self.monitor.startswith("val/")
+        return "min" if loss or smaller_is_better(metrics, self.monitor) else "max"
+
+    def _check_monitor(self, metrics: Sequence[Metric]) -> None:
         """Raise a :class:`UsageError` where no validation will have the score that is monitored."""
         assert self.validation is not None
         assert self.monitor is not None
@@ -341,7 +352,7 @@ class Loop:
             if not self.settings.validation_loss:
                 raise UsageError(f"trainer.monitor is {self.monitor!r}, and trainer.validation_loss is false")
             return
-        empty = flattened(scores_of(metrics_for(self.model.fills, self.validation)))
+        empty = flattened(scores_of(metrics))
         if self.monitor not in empty or isinstance(empty[self.monitor], Mapping):
             numbers = [name for name in empty if "per_class" not in name and name != "images"]
             raise UsageError(f"trainer.monitor is {self.monitor!r}; expected one of {', '.join([*numbers, 'loss'])}")

@@ -50,8 +50,8 @@ class Field:
         shape: a letter or digit per dimension: K is the number of instances (then each row is of one), H and W are the
             image's, digits are fixed, other letters are free but the same wherever they occur.
         gives: the field that a person gets in its place; its own name where that is itself.
-        truth: the target field that it is measured by; None where no data set knows it.
         output: whether it is a field of :class:`~scenewise.types.Output`; else it is known of targets alone.
+        target: whether it is a field of :class:`~scenewise.types.Target`; else data sets don't know it.
         fusion: what becomes of it over several views or models: their ``"mean"``, the ``"union"`` of their instances;
             ``"refuse"``: nothing, and that is said.
         storage: where it is kept: in the prediction's ``"json"``, in ``"arrays"`` beside it, or ``"never"``.
@@ -66,8 +66,8 @@ class Field:
     name: ClassVar[str]
     shape: ClassVar[str]
     gives: ClassVar[str]
-    truth: ClassVar[str | None]
     output: ClassVar[bool] = True
+    target: ClassVar[bool] = True
     fusion: ClassVar[Literal["mean", "union", "refuse"]] = "refuse"
     storage: ClassVar[Literal["json", "arrays", "never"]] = "arrays"
     layer: ClassVar[Literal["over", "panel"] | None] = None
@@ -80,7 +80,6 @@ class Field:
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
             cls.gives = vars(cls).get("gives", cls.name)
-            cls.truth = vars(cls).get("truth", cls.name)
 
     @property
     def per_instance(self) -> bool:

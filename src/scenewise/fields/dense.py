@@ -161,7 +161,7 @@ class Embedding(Field):
     """float32 [D] of the image, or [D,H,W] of its pixels."""
 
     name = "embedding"
-    truth = None
+    target = False
     shape = "D"  # or DHW: see table.misfit
     fusion = "mean"
 

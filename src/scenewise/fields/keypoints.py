@@ -212,7 +212,6 @@ class KeypointVisibility(Field):
     """int64: the visibility of keypoints in a sample, where their positions are [K,P,2]."""
 
     name = "visibility"
-    truth = None
     shape = "KP"
     output = False
     storage = "never"

@@ -100,7 +100,7 @@ class RoIMasks(Field):
 
     name = "roi_masks"
     gives = "masks"
-    truth = "masks"
+    target = False
     shape = "KMM"
     fusion = "union"
     storage = "never"

@@ -138,7 +138,7 @@ class Scores(Field):
     """How sure the model is of each instance, 0 to 1."""
 
     name = "scores"
-    truth = None
+    target = False
     shape = "K"
     fusion = "union"
     storage = "json"
@@ -171,7 +171,6 @@ class _OfTargets(Field):
 
     output = False
     shape = "K"
-    truth = None
     storage = "never"
 
 
@@ -179,7 +178,6 @@ class Ignore(_OfTargets):
     """bool: crowd or difficult, never trained as a positive."""
 
     name = "ignore"
-    truth = None
     companions: ClassVar[frozenset[str]] = frozenset({"boxes", "labels", "masks", "keypoints", "area"})
 
 
@@ -187,7 +185,6 @@ class Area(_OfTargets):
     """float32: the annotated area in pixels."""
 
     name = "area"
-    truth = None
     companions: ClassVar[frozenset[str]] = frozenset({"boxes", "masks", "keypoints"})
 
 

@@ -126,7 +126,7 @@ class SemanticLogits(Field):
     name = "semantic_logits"
     labelled = True
     gives = "semantic"
-    truth = "semantic"
+    target = False
     shape = "CHW"
     fusion = "mean"
     storage = "never"

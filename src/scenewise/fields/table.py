@@ -160,11 +160,6 @@ def with_companions(fields: Iterable[str]) -> frozenset[str]:
     return wanted | {name for name, field in FIELDS.items() if field.companions & wanted}
 
 
-def measured_by(fills: Iterable[str]) -> frozenset[str]:
-    """The target fields by which what a model fills may be measured."""
-    return frozenset(truth for name in fills if (truth := FIELDS[name].truth) is not None)
-
-
 def plain_target(target: Mapping[str, Any], *, bitmaps: bool = True) -> Target:
     """A sample's target as models read it: plain tensors, keypoints joined with their visibility, labels as int64.
 

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from scenewise.errors import UsageError
 from scenewise.fields.run_masks import codes_of
-from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
+from scenewise.metrics.base import Metric, Setting, image_key, image_label
+from scenewise.metrics.objects import instances_of, truths_of
 from scenewise.metrics.store import Float64, Images, Objects
 from scenewise.ops import rle
 from scenewise.types import Described, Target
@@ -49,7 +50,7 @@ _CHUNK = 64  # images that are handed over at once; the dictionaries of all woul
 _ALL, _LAST = 0, -1  # the first range of areas, the largest number of detections
 
 
-class CocoMetrics:
+class CocoMetrics(Metric):
     """COCO's scores of boxes, masks and keypoints over a data set.
 
     Args:
@@ -79,6 +80,12 @@ class CocoMetrics:
         self.sigmas = None if sigmas is None else tuple(float(sigma) for sigma in sigmas)
         self.order = order
         self.images = Images()
+
+    @classmethod
+    def of(cls, setting: Setting, measured: tuple[str, ...], **parameters: Any) -> CocoMetrics:
+        """Of the kinds that the fields ``measured`` are."""
+        kinds = [kind for kind in KINDS if FIELDS[kind] in measured]
+        return cls(setting.classes, kinds, **{"order": setting.order, **parameters})
 
     def update(self, prediction: Described, target: Target) -> None:
         """Count one image: ``boxes``, ``masks``, ``keypoints`` with ``labels``, and the prediction's ``scores``.

@@ -16,17 +16,6 @@ from scenewise.types import Described, Target
 _SHAPES = {"boxes": "[K,4]", "labels": "[K]", "scores": "[K]", "masks": "[K,H,W]", "keypoints": "[K,P,3]"}
 
 
-def image_key(target: Target) -> str:
-    """The image's name within its data set, empty where it has none. Images are put in the order of their names, so
-    that the number of processes and the order of arrival change nothing, not even among equal scores."""
-    return target.get("image_id", "")
-
-
-def image_label(prediction: Described, target: Target) -> str:
-    """What error messages call the image."""
-    return f"image {target.get('image_id', prediction.source or 'without a name')}"
-
-
 def instances_of(
     prediction: Described, image: str, num_classes: int, fields: Sequence[str], *, classed: bool = True
 ) -> dict[str, Tensor]:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from scenewise.errors import UsageError
+from scenewise.metrics.base import Metric, Setting, image_key, image_label
 from scenewise.metrics.coco import best_of_each_class, compact, evaluate, mean_of
-from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
+from scenewise.metrics.objects import instances_of, truths_of
 from scenewise.metrics.store import Images
 from scenewise.types import Described, Target
 
 
-class ProposalMetrics:
+class ProposalMetrics(Metric):
     """The average recall of class-agnostic boxes over a data set.
 
     Args:
@@ -32,6 +33,11 @@ class ProposalMetrics:
         self.counts = tuple(counts)
         self.order = order
         self.images = Images()
+
+    @classmethod
+    def of(cls, setting: Setting, measured: tuple[str, ...], **parameters: Any) -> ProposalMetrics:
+        """In the images' order of the data set."""
+        return cls(**{"order": setting.order, **parameters})
 
     def update(self, prediction: Described, target: Target) -> None:
         """Count one image: the prediction's ``boxes`` and ``scores`` against the target's ``boxes`` and ``ignore``.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError
+from scenewise.metrics.base import Metric, defined, image_label, maps_of, mean
 from scenewise.types import IGNORE, Described, Target
 
 Absent = Literal["nan_skip", "zero", "one"]
@@ -121,39 +122,15 @@ def image_confusion(prediction: Described, target: Target, num_classes: int) -> 
         UsageError: one of them is missing, or they don't fit each other; names the image.
     """
     confusion = ConfusionMatrix(num_classes)
-    called, truth = semantic_maps(prediction, target)
+    called, truth = maps_of(prediction, target, "semantic", "[H,W] class indices")
     try:
         confusion.update(called, truth)
     except UsageError as error:
-        raise UsageError(f"image {_name(prediction, target)}: {error}") from None
+        raise UsageError(f"{image_label(prediction, target)}: {error}") from None
     return confusion
 
 
-def semantic_maps(prediction: Described, target: Target) -> tuple[Tensor, Tensor]:
-    """The class maps [H,W] of a prediction and of the truth, on one device.
-
-    Raises:
-        UsageError: one of them is missing, or their sizes differ; names the image.
-    """
-    called, truth = prediction.semantic, target.get("semantic")
-    if called is None or truth is None:
-        which = "prediction" if called is None else "target"
-        raise UsageError(
-            f"image {_name(prediction, target)}: the {which} has no semantic map; expected [H,W] class indices"
-        )
-    if called.shape != truth.shape:
-        raise UsageError(
-            f"image {_name(prediction, target)}: prediction is {list(called.shape)}, target {list(truth.shape)}; "
-            "expected one size"
-        )
-    return called, truth.to(called.device)
-
-
-def _name(prediction: Described, target: Target) -> str:
-    return target.get("image_id", prediction.source or "without a name")
-
-
-class SegmentationMetrics:
+class SegmentationMetrics(Metric):
     """The field's scores of semantic segmentation, over a data set.
 
     Args:
@@ -202,19 +179,64 @@ class SegmentationMetrics:
         averaged = slice(0 if self.background else 1, None)
         rows = zip(self.classes, iou.tolist(), accuracy.tolist(), h.truth.tolist(), strict=True)
         return {
-            "mean_iou": _defined(class_mean(iou[averaged], self.absent)),
-            "pixel_accuracy": _defined(h.pixel_accuracy()),
-            "mean_accuracy": _defined(class_mean(accuracy[averaged], self.absent)),
-            "frequency_weighted_iou": _defined(h.frequency_weighted_iou()),
+            "mean_iou": defined(class_mean(iou[averaged], self.absent)),
+            "pixel_accuracy": defined(h.pixel_accuracy()),
+            "mean_accuracy": defined(class_mean(accuracy[averaged], self.absent)),
+            "frequency_weighted_iou": defined(h.frequency_weighted_iou()),
             "per_class": {
-                name: {"iou": _defined(i), "accuracy": _defined(a), "pixels": pixels} for name, i, a, pixels in rows
+                name: {"iou": defined(i), "accuracy": defined(a), "pixels": pixels} for name, i, a, pixels in rows
             },
             "images": self.images,
             "pixels": int(h.counts.sum()),
         }
 
 
-class ImageMeans:
+class ClassScores(Metric):
+    """One further score of each class over a data set, and its mean.
+
+    Args:
+        classes: names, in label order.
+        score: ``"dice"`` (the F1 score), ``"precision"``, ``"accuracy"`` (recall) or ``"iou"``.
+        absent, background: as in :class:`SegmentationMetrics`.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        score: Literal["dice", "precision", "accuracy", "iou"] = "dice",
+        absent: Absent = "nan_skip",
+        background: bool = True,
+    ) -> None:
+        if score not in ("dice", "precision", "accuracy", "iou"):
+            raise UsageError(f"score is {score!r}; expected dice, precision, accuracy or iou")
+        self.score = score
+        self.whole = SegmentationMetrics(classes, absent=absent, background=background)
+
+    def update(self, prediction: Described, target: Target) -> None:
+        """Count one image; see :meth:`SegmentationMetrics.update`."""
+        self.whole.update(prediction, target)
+
+    def merge(self, other: ClassScores) -> None:
+        """Add what another process counted."""
+        self.whole.merge(other.whole)
+
+    def compute(self) -> dict[str, Any]:
+        """The scores, 0..1, None where undefined: under the score's name its ``mean`` over the classes and
+        ``per_class``; and the number of ``images``."""
+        values: Tensor = getattr(self.whole.confusion, self.score)()
+        averaged = values if self.whole.background else values[1:]
+        rows = zip(self.whole.classes, values.tolist(), strict=True)
+        return {
+            self.score: {
+                "mean": defined(class_mean(averaged, self.whole.absent)),
+                "per_class": {name: defined(value) for name, value in rows},
+            },
+            "images": self.whole.images,
+        }
+
+
+class ImageMeans(Metric):
     """Means over images, to which a small image and the rare class in it contribute as much as any other.
 
     Args:
@@ -250,18 +272,9 @@ class ImageMeans:
         """The means, 0..1, None where no pixel was counted.
 
         Returns:
-            ``mean_SCORE_of_images``: over the classes of each image, then over images; ``mean_SCORE_of_pairs``: over
-            all pairs of an image and a class that it has; the number of ``images``, also those where nothing counted.
+            ``image_SCORE``: its ``mean`` over the classes of each image, then over images; ``pairs``: over all pairs of
+            an image and a class that it has. And the number of ``images``, also those where nothing counted.
         """
-        # math.fsum is exact, so that neither the order of the images nor the number of processes changes the result.
-        means = [math.fsum(values) / len(values) for values in self.values if values]
+        means = [value for value in map(mean, self.values) if value is not None]
         pairs = [value for values in self.values for value in values]
-        return {
-            f"mean_{self.score}_of_images": math.fsum(means) / len(means) if means else None,
-            f"mean_{self.score}_of_pairs": math.fsum(pairs) / len(pairs) if pairs else None,
-            "images": len(self.values),
-        }
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
+        return {f"image_{self.score}": {"mean": mean(means), "pairs": mean(pairs)}, "images": len(self.values)}

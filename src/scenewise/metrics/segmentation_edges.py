@@ -17,14 +17,15 @@ import torch
 from scipy.ndimage import distance_transform_edt  # type: ignore[attr-defined]
 
 from scenewise.errors import UsageError
-from scenewise.metrics.segmentation import ConfusionMatrix, class_mean, semantic_maps
+from scenewise.metrics.base import Metric, defined, maps_of, mean
+from scenewise.metrics.segmentation import ConfusionMatrix, class_mean
 from scenewise.types import IGNORE, Described, Target
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
 
 
-class TrimapMetrics:
+class TrimapMetrics(Metric):
     """IoU and accuracy of the pixels near an edge of the truth.
 
     Args:
@@ -47,7 +48,7 @@ class TrimapMetrics:
 
     def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`~scenewise.metrics.segmentation.SegmentationMetrics.update`."""
-        called, truth = (labels.cpu() for labels in semantic_maps(prediction, target))
+        called, truth = (labels.cpu() for labels in maps_of(prediction, target, "semantic", "[H,W] class indices"))
         edges = label_edges(_labels(truth, len(self.classes)), void_edges=self.void_edges)
         distance = torch.from_numpy(edge_distance(edges))
         for radius, confusion in zip(self.radii, self.confusions, strict=True):
@@ -74,12 +75,12 @@ class TrimapMetrics:
                 "mean_accuracy": class_mean(h.accuracy()),
                 "pixel_accuracy": h.pixel_accuracy(),
             }
-            defined = {name: None if math.isnan(value) else value for name, value in scores.items()}
-            result[f"trimap_{radius:g}"] = {**defined, "pixels": int(h.counts.sum())}
+            known = {name: defined(value) for name, value in scores.items()}
+            result[f"trimap_{radius:g}"] = {**known, "pixels": int(h.counts.sum())}
         return {**result, "images": self.images}
 
 
-class BoundaryF1:
+class BoundaryF1(Metric):
     """The F1 score of the boundaries of each class's region: how many boundary pixels lie near one of the other map.
 
     A boundary pixel of a class is one of it that has a neighbour not of it. Precision is the share of predicted
@@ -107,7 +108,10 @@ class BoundaryF1:
 
     def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`~scenewise.metrics.segmentation.SegmentationMetrics.update`."""
-        called, truth = (_labels(labels, len(self.classes)) for labels in semantic_maps(prediction, target))
+        called, truth = (
+            _labels(labels, len(self.classes))
+            for labels in maps_of(prediction, target, "semantic", "[H,W] class indices")
+        )
         allowed = ~(label_edges(truth == -1) | (truth == -1))  # neither void nor beside it
         radius = self.tolerance * math.hypot(*truth.shape)
         values = {}
@@ -133,14 +137,16 @@ class BoundaryF1:
         """The scores, 0..1, None where undefined.
 
         Returns:
-            ``boundary_f1``: the mean over the classes of each image, then over images; ``per_class``: for each class's
-            name the mean over the images that have it; the number of ``images``.
+            ``boundary_f1``: its ``mean`` over the classes of each image, then over images; ``per_class``: for each
+            class's name the mean over the images that have it. And the number of ``images``.
         """
-        by_image = [list(values.values()) for values in self.values]
+        by_image = [mean(values.values()) for values in self.values]
         by_class = [[v[label] for v in self.values if label in v] for label in range(len(self.classes))]
         return {
-            "boundary_f1": _mean([m for m in map(_mean, by_image) if m is not None]),
-            "per_class": {name: _mean(values) for name, values in zip(self.classes, by_class, strict=True)},
+            "boundary_f1": {
+                "mean": mean(value for value in by_image if value is not None),
+                "per_class": {name: mean(values) for name, values in zip(self.classes, by_class, strict=True)},
+            },
             "images": len(self.values),
         }
 
@@ -183,7 +189,3 @@ def _labels(labels: torch.Tensor, num_classes: int) -> Labels:
     labels = labels.cpu().long()
     void = (labels < 0) | (labels >= num_classes) | (labels == IGNORE)
     return labels.masked_fill(void, -1).numpy()
-
-
-def _mean(values: list[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None

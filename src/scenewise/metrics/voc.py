@@ -19,7 +19,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from scenewise.errors import UsageError
-from scenewise.metrics.objects import image_key, image_label, instances_of, truths_of
+from scenewise.metrics.base import Metric, image_key, image_label
+from scenewise.metrics.objects import instances_of, truths_of
 from scenewise.metrics.precision_recall import Curve, average_precision, precision_recall_curve
 from scenewise.ops.boxes import box_iou
 from scenewise.types import Described, Target
@@ -39,7 +40,7 @@ class _Image:
     truths: Int64  # [C], the truths of each class that count
 
 
-class VocMetrics:
+class VocMetrics(Metric):
     """VOC's average precision over a data set, by 11 points and by area.
 
     Args:

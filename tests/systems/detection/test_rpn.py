@@ -9,7 +9,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from scenewise.catalog import build
-from scenewise.engine.evaluate import main_metric, metrics_for
+from scenewise.engine.evaluate import choose_metrics
 from scenewise.errors import UsageError
 from scenewise.metrics.proposals import ProposalMetrics
 from scenewise.nn.features import FeatureSpec
@@ -120,9 +120,9 @@ def test_anchors_that_do_not_fit_the_maps_are_refused():
 
 
 def test_it_is_measured_by_the_recall_of_its_boxes():
-    (metric,) = metrics_for(RegionProposals.interface().fills, open_data("scenes:count=1"))
-    assert isinstance(metric, ProposalMetrics)
-    assert main_metric(RegionProposals.interface().fills) == "proposals.AR1000"
+    chosen = choose_metrics(RegionProposals.interface().fills, open_data("scenes:count=1"))
+    assert [type(metric) for metric in chosen.metrics] == [ProposalMetrics]
+    assert chosen.main == "proposals.AR1000"
 
 
 def test_it_learns_where_things_are():

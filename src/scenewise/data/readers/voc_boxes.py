@@ -70,6 +70,7 @@ class VOCBoxes(InstanceDataSet):
     """
 
     format = "voc"
+    benchmarks = ("voc",)
     fields = frozenset({"boxes", "labels", "ignore"})
 
     def __init__(
