@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -199,10 +199,10 @@ def training_batches(
     takes: frozenset[str] = frozenset(),
     size_divisor: int = 1,
     workers: int = 0,
-) -> Iterable[Batch]:
+) -> Batches:
     """The batches of (epoch, index) in ``order``, transformed; the same ones for any number of ``workers``.
 
-    They can be gone through more than once.
+    They can be gone through more than once. Where that ends early, close the iterator: its processes then end, too.
     """
     loader: DataLoader[Any] = DataLoader(
         _Transformed(data, transform, seed, needs, takes),  # type: ignore[arg-type]
@@ -213,17 +213,24 @@ def training_batches(
         worker_init_fn=_leave_signals_to_parent,
         generator=torch.Generator(),  # DataLoader seeds its processes; that shall draw nothing from the user's numbers
     )
-    return _Batches(loader, Collate(size_divisor))
+    return Batches(loader, Collate(size_divisor))
 
 
-class _Batches:
+class Batches:
     """The batches of the samples that a loader gives, packed or as they are."""
 
     def __init__(self, loader: DataLoader[Any], collate: Collate) -> None:
         self.loader, self.collate = loader, collate
 
-    def __iter__(self) -> Iterator[Batch]:
-        for samples in self.loader:
-            if isinstance(samples, Packed):
-                samples = unpack(samples)
-            yield self.collate([plain(*sample) for sample in samples])
+    def __iter__(self) -> Generator[Batch, None, None]:
+        loading: Any = iter(self.loader)
+        try:
+            for samples in loading:
+                if isinstance(samples, Packed):
+                    samples = unpack(samples)
+                yield self.collate([plain(*sample) for sample in samples])
+        finally:
+            # Python's exit waits for the processes, which leave signals to their parent; an error's traceback would
+            # keep them.
+            if self.loader.num_workers:
+                loading._shutdown_workers()
