@@ -1,14 +1,16 @@
 """Images and label maps from files, and images from memory."""
 
+import os
 import re
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from torchvision import tv_tensors
 
 from scenewise.errors import DataError, UsageError
@@ -246,6 +248,17 @@ def test_label_maps_keep_their_numbers(tmp_path):
         assert (labels.numpy() == values).all(), path
 
 
+def test_a_gif_whose_greys_are_renumbered_is_refused(tmp_path):
+    """Pillow, as other programs, writes the greys 0 and 2 as numbers 0 and 1 of a palette."""
+    path = written(tmp_path / "a.gif", np.array([[0, 2], [2, 2]], np.uint8))
+    with pytest.raises(DataError, match=r"a\.gif: number 1 is shown in grey 2.*expected a PNG"):
+        read_label_map(path)
+    path = written(tmp_path / "b.gif", np.array([[0, 255], [255, 0]], np.uint8))
+    assert read_label_map(path).tolist() == [[0, 1], [1, 0]]  # black and white
+    path = written(tmp_path / "c.gif", np.array([[0, 1], [2, 0]], np.uint8))
+    assert read_label_map(path).tolist() == [[0, 1], [2, 0]]
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_a_palette_of_few_bits_keeps_its_numbers(tmp_path, bits):
     values = (np.arange(35) % 2**bits).astype(np.uint8).reshape(5, 7)
@@ -366,3 +379,89 @@ def test_a_closed_picture_is_refused(tmp_path):
 def test_a_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="not found; expected an image file"):
         as_image(tmp_path / "none.jpg")
+
+
+# --- depth, pages, kinds of files, and what breaks off
+
+
+@pytest.fixture
+def untold(monkeypatch):
+    monkeypatch.setattr(images, "_told", set())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_16_bit_grey_of_fewer_bits_is_seen_as_the_8_bit_picture_is(tmp_path, untold, bits):
+    bright = GREY.copy()
+    bright[0, 0] = 255
+    path = written(tmp_path / "camera.png", bright.astype(np.uint16) << (bits - 8))
+    message = rf"camera\.png: 16-bit grey with values from \d+ to {255 << (bits - 8)} only; .* a {bits}-bit picture"
+    with pytest.warns(UserWarning, match=message):
+        assert (hwc(read_image(path)) == bright[..., None]).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(path)  # it is said once
+
+
+@pytest.mark.parametrize("high", [4096, 0])
+def test_other_16_bit_grey_keeps_its_high_byte(tmp_path, untold, high):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(written(tmp_path / "a.png", np.array([[0, high]], np.uint16)))
+    assert image[0].tolist() == [[0, high >> 8]]
+
+
+def test_further_pages_are_told_once(tmp_path, untold):
+    pages = [Image.fromarray(RGB), Image.fromarray(RGB[::-1]), Image.fromarray(RGB)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    with pytest.warns(UserWarning, match=r"pages\.tiff: has 3 pages; the first is read"):
+        assert (hwc(read_image(tmp_path / "pages.tiff")) == RGB).all()
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "avif"])
+def test_more_endings(tmp_path, ending):
+    if f".{ending}" not in images.IMAGE_SUFFIXES:
+        pytest.skip("this Pillow reads none")
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(RGB).save(path, format="AVIF" if ending == "avif" else "JPEG")
+    assert read_image(path).shape == (3, 5, 7)
+
+
+@pytest.mark.parametrize("filling", [False, True])
+@pytest.mark.parametrize("ending", ["png", "gif", "jpg", "bmp", "tif"])
+def test_what_breaks_off_is_refused_also_where_the_program_fills_it_up(tmp_path, monkeypatch, ending, filling):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    raw = written(tmp_path / f"whole.{ending}", noise).read_bytes()
+    path = tmp_path / f"cut.{ending}"
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", filling)
+    for share in (0.9, 0.6):
+        path.write_bytes(raw[: int(len(raw) * share)])
+        for read in (read_image, read_label_map) if ending != "jpg" else (read_image,):
+            with pytest.raises(DataError, match=rf"cut\.{ending}: .*(truncated|broken|can't be read)"):
+                read(path)
+    assert filling == ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("ending", ["png", "gif"])
+def test_a_file_without_its_end_mark_is_refused(tmp_path, ending):
+    """Its pixels may be there or not: of a picture of one colour nobody can tell."""
+    path = written(tmp_path / f"plain.{ending}", np.zeros((40, 40), np.uint8))
+    raw = path.read_bytes()
+    path.write_bytes(raw + b"\n" * (3 if ending == "gif" else 300))  # what programs append does no harm
+    assert (read_label_map(path) == 0).all()
+    path.write_bytes(raw[: -12 if ending == "png" else -1])
+    with pytest.raises(DataError, match="breaks off before its end mark"):
+        read_label_map(path)
+
+
+def test_a_named_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (read_image, image_size, read_label_map):
+        with pytest.raises(DataError, match=r"pipe\.png: no regular file; expected an image file"):
+            read(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a.png/b.png"])
+def test_names_that_no_file_has(tmp_path, name):
+    written(tmp_path / "a.png", RGB)
+    with pytest.raises(DataError, match=r"can't be|not found"):
+        read_image(tmp_path / name)

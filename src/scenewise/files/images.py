@@ -5,30 +5,40 @@ What a pixel is worth, whatever the file:
 * Grey, 1-bit and palette images become RGB. An alpha channel or transparent colour is dropped, not composited over
   anything, and CMYK (with Adobe's inversion in JPEG) is converted as Pillow does.
 * 16-bit grey keeps the high byte of each value, as Pillow and torchvision do for 16-bit colour: 65535 becomes 255.
+  Where no value needs more than 12 bits, as from a 12-bit camera, the picture has 8, 10 or 12 bits, the fewest that
+  hold its values, and their highest eight are kept; that is said once, with the range.
 * Images are turned as their EXIF orientation says. In a PNG it counts where it stands before the pixels.
-* Of files with several pictures (GIF, multi-page TIFF) it is the first.
+* Of files with several pictures (GIF, multi-page TIFF) it is the first; that a TIFF has more pages is said once.
+* A file that breaks off is refused, also where the program has told Pillow to fill up what is missing.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 
 from scenewise.errors import DataError, ScenewiseError, UsageError
 
 if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
+    from PIL.ImageFile import ImageFile as Picture
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit (half a GiB as RGB), here even where a program has switched Pillow's off
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    | ({".avif"} if features.check("avif") else set())  # what this Pillow was built with
+)
+NARROW = 12  # bits: 16-bit grey that needs no more has that depth or less
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -51,6 +61,8 @@ def read_image(path: str | Path) -> Tensor:
             its header tells, before anything is decoded), or its pixels have no defined range (floating point).
     """
     with _opened(path) as picture:
+        if picture.format == "TIFF" and (pages := int(getattr(picture, "n_frames", 1))) > 1:
+            _warn_once("pages", f"{path}: has {pages} pages; the first is read. Other files may have several, too")
         return _chw(_rgb(_upright(picture), str(path), DataError))
 
 
@@ -60,7 +72,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: as :func:`read_image`, except for pixels that can't be decoded.
     """
-    with _opened(path) as picture:
+    with _opened(path, pixels=False) as picture:
         if picture.format == "TIFF":  # from the tags: Pillow 10 and later versions differ on whether `size` is upright
             tags = picture.tag_v2  # type: ignore[attr-defined]
             width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
@@ -70,30 +82,96 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def read_label_map(path: str | Path) -> Tensor:
-    """The index map in ``path``, uint8 [H,W]: the stored numbers, whatever colours a palette gives them.
+class LabelPicture(NamedTuple):
+    """A label map as its file has it.
 
-    8-bit grey, palette, 1-bit (0 and 1), and 16- or 32-bit grey whose values fit into 0..255.
+    ``pixels`` are numbers, uint8 [H,W], or colours, uint8 [H,W,3]; ``palette``, bytes of red, green and blue of each
+    number from 0, is what a palette file shows numbers as, and empty for others.
+    """
+
+    pixels: UInt8
+    palette: bytes = b""
+
+
+def read_label_picture(path: str | Path) -> LabelPicture:
+    """The label map in ``path``, of numbers or of colours.
+
+    Numbers: 8-bit grey, palette, 1-bit (0 and 1), and 16- or 32-bit grey whose values fit into 0..255. Colours: RGB,
+    and RGBA that is opaque.
 
     Raises:
-        DataError: as :func:`read_image`; or the file has colours, an alpha channel, or lossy compression.
+        DataError: as :func:`read_image`; or the file has an alpha channel, or lossy compression.
     """
     with _opened(path) as picture:
         if picture.format in ("JPEG", "MPO"):
             raise DataError(f"{path}: a label map as JPEG, which changes values; expected PNG")
         values = _upright(picture)
-        if values.mode in ("L", "P", "1"):
-            return torch.from_numpy(np.array(values).astype(np.uint8, copy=False))
+        if values.mode in ("L", "1"):
+            return LabelPicture(np.array(values).astype(np.uint8, copy=False))
+        if values.mode == "P":
+            found = LabelPicture(np.array(values), bytes(values.getpalette("RGB") or b""))
+            if picture.format == "GIF":
+                _check_greys(found, path)
+            return found
         if values.mode.startswith("I"):
-            return torch.from_numpy(_fitting(np.asarray(values), path))
-        found, advice = f"a label map of mode {values.mode}", "expected one number a pixel: 8-bit grey or palette PNG"
-        if values.mode in ("RGB", "RGBA"):
-            bands = np.asarray(values)
-            if (bands[..., :1] == bands[..., 1:3]).all():
-                advice += "; its red, green and blue are equal: save one of them"
-            else:
-                advice += "; replace each colour by the index of its class"
-        raise DataError(f"{path}: {found}; {advice}")
+            return LabelPicture(_fitting(np.asarray(values), path))
+        if values.mode == "RGB":
+            return LabelPicture(np.array(values))
+        if values.mode == "RGBA":
+            bands = np.array(values)
+            if not (clear := bands[..., 3] < 255).any():
+                return LabelPicture(np.ascontiguousarray(bands[..., :3]))
+            row, column = (int(i) for i in np.argwhere(clear)[0])
+            raise DataError(
+                f"{path}: pixel (row {row}, column {column}) of a label map is transparent (alpha "
+                f"{int(bands[row, column, 3])} of 255), and {int(clear.sum()) - 1:,} more are; expected one number, or "
+                "one opaque colour, a pixel"
+            )
+        raise DataError(
+            f"{path}: a label map of mode {values.mode}; expected one number a pixel: 8-bit grey or palette PNG"
+        )
+
+
+def _check_greys(picture: LabelPicture, path: str | Path) -> None:
+    """Raise a :class:`DataError` where a GIF's palette has greys that are not the numbers: GIF knows no grey pictures,
+    and programs number the greys that occur from 0. Black and white are fine."""
+    numbers = np.flatnonzero(np.bincount(picture.pixels.ravel(), minlength=256))
+    colors = np.frombuffer(picture.palette.ljust(768, b"\0"), np.uint8).reshape(256, 3)[numbers]
+    greys = colors[:, 0]
+    if (colors != greys[:, None]).any() or set(greys.tolist()) <= {0, 255}:
+        return
+    for number, grey in zip(numbers.tolist(), greys.tolist(), strict=True):
+        if number != grey:
+            raise DataError(
+                f"{path}: number {number} is shown in grey {grey}: programs that write grey pictures as GIF number the "
+                "greys anew, so that classes are mixed up; expected a PNG"
+            )
+
+
+def read_label_palette(path: str | Path) -> bytes:
+    """The palette of a label map as :func:`read_label_picture` gives it, from the file's header."""
+    with _opened(path, pixels=False) as picture:
+        return bytes(picture.getpalette("RGB") or b"") if picture.mode == "P" else b""
+
+
+def read_label_map(path: str | Path) -> Tensor:
+    """The index map in ``path``, uint8 [H,W]: the stored numbers, whatever colours a palette gives them.
+
+    Raises:
+        DataError: as :func:`read_label_picture`; or the file has colours.
+    """
+    pixels = read_label_picture(path).pixels
+    if pixels.ndim == 2:
+        return torch.from_numpy(pixels)
+    raise DataError(f"{path}: {colors_instead(pixels)}")
+
+
+def colors_instead(pixels: UInt8) -> str:
+    """What is wrong with a label map of colours [H,W,3] where numbers are expected, and the cure."""
+    found = "a label map of mode RGB; expected one number a pixel: 8-bit grey or palette PNG"
+    if (pixels[..., :1] == pixels[..., 1:]).all():
+        return f"{found}; its red, green and blue are equal: save one of them"
+    return f"{found}; replace each colour by the index of its class"
 
 
 def as_image(source: Any) -> tuple[Tensor, str | None]:
@@ -128,14 +206,25 @@ def as_image(source: Any) -> tuple[Tensor, str | None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[ImageFile]:
-    """The picture in ``path``, its header read. What goes wrong while it is open becomes a :class:`DataError`."""
+def _opened(path: str | Path, *, pixels: bool = True) -> Iterator[Picture]:
+    """The picture in ``path``, its header read. What goes wrong while it is open becomes a :class:`DataError`.
+
+    Where its ``pixels`` are wanted, the file has to be whole.
+    """
+    filling = ImageFile.LOAD_TRUNCATED_IMAGES  # by the program: pixels that are not there would be made up
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a named pipe would be waited for without end
+            raise DataError(f"{path}: no regular file; expected an image file")
+        if filling:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
         with Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if picture.format == "EPS":  # a program; Pillow would have Ghostscript run it
                 raise DataError(f"{path}: PostScript; expected PNG, JPEG or another raster format")
+            if pixels and picture.format in ENDS and not _has_end(path, ENDS[picture.format]):
+                raise DataError(f"{path}: truncated or broken: the file breaks off before its end mark")
             yield picture
     except (ScenewiseError, MemoryError):
         raise
@@ -148,12 +237,42 @@ def _opened(path: str | Path) -> Iterator[ImageFile]:
         raise DataError(f"{path}: not found; expected an image file") from None
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder; expected an image file") from None
-    except PermissionError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_instead(Path(path))}") from None
     except Exception as error:  # whatever broken bytes lead to: OSError, SyntaxError, ValueError, struct.error, ...
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own, such as a name that is too long
+            raise DataError(f"{path}: can't be read ({error.strerror})") from None
         raise DataError(f"{path}: can't be decoded, is the file truncated or broken? ({_reason(error)})") from error
+    finally:
+        if filling:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+ENDS = {"PNG": b"IEND", "GIF": b";"}  # what stands at the end of whole files of these formats
+
+
+def _has_end(path: str | Path, mark: bytes) -> bool:
+    """Whether the last bytes of a file hold ``mark``; some programs append to files, so that only files whose end is
+    the middle of the picture fail."""
+    with Path(path).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 64))
+        tail = file.read()
+        if len(mark) == 1:
+            return tail.rstrip(b"\0\r\n").endswith(mark)
+        return mark in tail or _walks_to(file, mark, size)
+
+
+def _walks_to(file: BinaryIO, mark: bytes, size: int) -> bool:
+    """Whether a PNG's chunks, one after the other, lead to the one called ``mark``."""
+    place = 8  # after the signature
+    while place + 12 <= size:
+        file.seek(place)
+        head = file.read(8)
+        if head[4:] == mark:
+            return True
+        place += 12 + int.from_bytes(head[:4], "big")
+    return False
 
 
 def _reason(error: Exception) -> str:
@@ -210,7 +329,7 @@ def _rgb(picture: Image.Image, name: str, kind: type[ScenewiseError]) -> UInt8:
     if picture.mode == "F":
         raise kind(f"{name}: floating-point pixels, whose range is unknown; expected 8- or 16-bit pixels")
     if picture.mode.startswith("I"):
-        return np.repeat(_high_byte(np.asarray(picture), name, kind)[:, :, None], 3, 2)
+        return np.repeat(_eight_bits(np.asarray(picture), name, kind)[:, :, None], 3, 2)
     if picture.mode == "P":
         picture = picture.copy()
         picture.info.pop("transparency", None)  # dropped like alpha; Pillow would warn of it
@@ -220,12 +339,30 @@ def _rgb(picture: Image.Image, name: str, kind: type[ScenewiseError]) -> UInt8:
         raise kind(f"{name}: mode {picture.mode} can't be made RGB ({_reason(error)})") from None
 
 
-def _high_byte(values: npt.NDArray[Any], name: str, kind: type[ScenewiseError]) -> UInt8:
-    """16-bit grey values, possibly stored in 32 bits, as 8 bits."""
+def _eight_bits(values: npt.NDArray[Any], name: str, kind: type[ScenewiseError]) -> UInt8:
+    """16-bit grey values, possibly stored in 32 bits, as 8 bits: the highest of the depth that they have."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise kind(f"{name}: 32-bit grey with values from {low} to {high}; expected 16-bit grey, 0 to 65535")
-    return (values >> 8).astype(np.uint8)
+    if not 0 < high < 1 << NARROW:
+        return (values >> 8).astype(np.uint8)
+    depth = max(8, high.bit_length() + high.bit_length() % 2)
+    _warn_once(
+        "depth",
+        f"{name}: 16-bit grey with values from {low} to {high} only; it is taken for a {depth}-bit picture, and "
+        f"{(1 << depth) - 1} becomes white. Each file is seen so by its own largest value",
+    )
+    return (values >> (depth - 8)).astype(np.uint8)
+
+
+_told: set[str] = set()  # the kinds of warnings that this process has given
+
+
+def _warn_once(kind: str, message: str) -> None:
+    """Warn of the first file of a ``kind``; a data set may have thousands."""
+    if kind not in _told:
+        _told.add(kind)
+        warnings.warn(message, stacklevel=2)
 
 
 def _fitting(values: npt.NDArray[Any], path: str | Path) -> UInt8:
