@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scenewise.errors import DataError
 from scenewise.files.images import IMAGE_SUFFIXES
 from scenewise.files.text import read_text
+
+NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})  # there is nothing of that name
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -28,11 +31,19 @@ def counted(number: int, what: str) -> str:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names of all files in ``folder``; none where it does not exist."""
+    """The names of all files in ``folder``; none where it does not exist.
+
+    Raises:
+        DataError: it can't be read.
+    """
     try:
         return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except ValueError:  # not a name that a folder can have
         return set()
+    except OSError as error:
+        if error.errno in NOWHERE:
+            return set()
+        raise DataError(f"{folder}: can't be read ({error.strerror})") from None
 
 
 def key_of(name: str, ending: str | None = None) -> str | None:
@@ -60,6 +71,63 @@ def images_in(folder: Path, ending: str | None = None) -> dict[str, str]:
             raise DataError(f"{folder / name}: {found[key]} has the same name but for the suffix; expected one of them")
         found[key] = name
     return found
+
+
+def passed_over(names: Sequence[str]) -> str:
+    """What is to be said of files in a folder of images that are none: their number and, by name, the first of each
+    ending, those first that may be pictures or films; empty where there are no such files."""
+    if not names:
+        return ""
+    by_ending: dict[str, list[str]] = {}
+    for name in names:
+        by_ending.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
+    endings = sorted(by_ending, key=lambda ending: (ending not in PICTURES, -len(by_ending[ending]), ending))
+    listed = [
+        by_ending[ending][0] + (f" and {len(by_ending[ending]) - 1:,} more {ending}" if by_ending[ending][1:] else "")
+        for ending in endings[:NAMED]
+    ]
+    more = f", and {len(endings) - NAMED} more kinds" if len(endings) > NAMED else ""
+    cure = ". Save pictures as PNG or JPEG to have them read" if endings[0] in PICTURES else ""
+    verb = "is" if len(names) == 1 else "are"
+    return f"{counted(len(names), 'file')} {verb} passed over: {', '.join(listed)}{more}{cure}"
+
+
+NAMED = 6  # kinds of files that a message lists
+PICTURES = frozenset(
+    [
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".j2k",
+        ".tga",
+        ".psd",
+        ".svg",
+        ".eps",
+        ".pdf",
+        ".exr",
+        ".hdr",
+        ".dng",
+        ".raw",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".rw2",
+        ".dcm",
+        ".nii",
+        ".mp4",
+        ".mov",
+        ".m4v",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+    ]
+)
 
 
 def read_lines(path: Path) -> list[str]:

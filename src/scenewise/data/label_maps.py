@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,20 @@ from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, Examined, Problem
 from scenewise.data.folders import counted, images_in, key_of, names_in, ranges
+from scenewise.data.label_colors import (
+    Color,
+    Meaning,
+    StatedColors,
+    difference,
+    is_colored,
+    meaning_of,
+    read_numbers,
+    shown,
+)
+from scenewise.data.names import printable
 from scenewise.errors import DataError
 from scenewise.fields.semantic import SemanticMask
-from scenewise.files.images import read_image, read_label_map
+from scenewise.files.images import LabelPicture, read_image, read_label_palette, read_label_picture
 from scenewise.types import IGNORE, Sample, Target
 
 UInt8 = npt.NDArray[np.uint8]
@@ -25,7 +36,8 @@ UInt8 = npt.NDArray[np.uint8]
 class LabelMapDataSet(DataSet):
     """Images and label maps in pairs of files.
 
-    A subclass fills ``pairs``, ``classes`` and ``table``.
+    A subclass fills ``pairs``, ``classes`` and ``table``; and, where label maps may be of colours or have palettes,
+    ``stated``, and calls :meth:`settle_meaning`.
     """
 
     fields = frozenset({"semantic"})
@@ -34,6 +46,11 @@ class LabelMapDataSet(DataSet):
 
     pairs: list[tuple[str, str]]  # the image's and the label map's file, below root
     table: UInt8  # [256]: the label of each value in a label map, see value_table
+    stated: StatedColors | None = None  # the colours of these values
+    meaning: Meaning = "numbers"  # what the pixels of grey and palette files are
+    palette: tuple[str, bytes] | None = None  # one that label maps have, and a file that has it
+    shown: Mapping[int, tuple[Color, str]] = {}  # the colour of each value that occurs there, and the file
+    unfound: Mapping[str, str] = {}  # why a file of pairs is not there, where more is known than that
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -55,6 +72,10 @@ class LabelMapDataSet(DataSet):
         """The image file's name without its ending."""
         name = Path(self.pairs[index][0]).name
         return key_of(name, self.image_ending) or name
+
+    def label_key(self, name: str) -> str | None:
+        """The name, without its ending, of the image that a label map belongs to; None of another kind of file."""
+        return key_of(name, self.label_ending)
 
     def __getitem__(self, index: int) -> Sample:
         """The image and ``{"image_id", "semantic"}``."""
@@ -82,7 +103,56 @@ class LabelMapDataSet(DataSet):
         path = self.label_path(index)
         if not path.is_file():
             raise DataError(f"{path}: not found; expected the label map of {self.image_path(index)}")
-        return read_label_map(path)
+        picture = read_label_picture(path)
+        if self.meaning == "colors" and self.stated is not None:
+            return torch.from_numpy(self.stated.read(picture, str(path)))
+        values = read_numbers(picture, self.stated, str(path))
+        self._compare_palette(picture, path)
+        return torch.from_numpy(values)
+
+    def settle_meaning(self) -> None:
+        """Decide what the pixels of all label maps mean, from some of them.
+
+        Raises:
+            DataError: palettes contradict each other.
+        """
+        places = [self.label_path(index) for index in range(0, len(self), -(-len(self) // PROBED))]
+        palettes = [(path, palette) for path in places if (palette := _palette(path)) is not None]
+        colored = [(path, palette) for path, palette in palettes if is_colored(palette)]
+        if self.stated is not None and not self._follow_stated([palette for _, palette in palettes]):
+            pictures = [picture for path in places if (picture := _picture(path)) is not None]
+            self.meaning = meaning_of(pictures, self.stated, self.table != INVALID)
+            if self.meaning == "colors":
+                message = f"the label maps are read by the colours of {self.stated.where}, not by their numbers"
+                self.notes = (*self.notes, Problem(str(self.root), message, "suspicion"))
+                return
+        if not colored:
+            return
+        self.palette = (str(colored[0][0]), colored[0][1])
+        for path, palette in colored:
+            if palette != self.palette[1] and (picture := _picture(path)) is not None:
+                self._compare_palette(picture, path)
+                found = {number: (color, str(path)) for number, color in shown(picture).items()}
+                self.shown = {**found, **self.shown}
+
+    def _follow_stated(self, palettes: Sequence[bytes]) -> bool:
+        """Whether all palettes show all classes in the stated colours: numbers and colours then say the same."""
+        assert self.stated is not None
+        wanted = {number: color for color, number in self.stated.numbers.items()}
+        return bool(palettes) and all(
+            palette and all(tuple(palette[3 * number : 3 * number + 3]) == color for number, color in wanted.items())
+            for palette in palettes
+        )
+
+    def _compare_palette(self, picture: LabelPicture, path: Path) -> None:
+        """Raise a :class:`DataError` where a value is shown in another colour than in other label maps."""
+        if self.palette is None or picture.palette == self.palette[1] or not is_colored(picture.palette):
+            return
+        first, _ = self.palette
+        if not self.shown and (reference := _picture(Path(first))) is not None:
+            self.shown = {number: (color, first) for number, color in shown(reference).items()}
+        if error := difference(picture, str(path), self.shown):
+            raise error
 
     def _sample(self, index: int, image: Tensor, values: Tensor) -> Sample:
         """The sample of an image [3,H,W] and the values [H,W] in its label map's file, if they fit."""
@@ -138,10 +208,12 @@ class LabelMapDataSet(DataSet):
                 if folder not in present:
                     present[folder] = names_in(self.root / folder)
                 if name not in present[folder]:
-                    yield Problem(str(self.root / file), f"not found; expected {what}")
+                    message = self.unfound.get(file, f"not found; expected {what}")
+                    yield Problem(str(self.root / printable(file)), message)
 
     def strays(self) -> Iterator[Problem]:
         """Label maps without an image, and images listed twice."""
+        yield from self.notes
         seen: set[str] = set()
         for image, _ in self.pairs:
             if image in seen:
@@ -150,7 +222,7 @@ class LabelMapDataSet(DataSet):
         folders: dict[tuple[str, str], bool] = {}  # those of images and labels -> whether all pairs there share a name
         for image, label in self.pairs:
             (images, image_name), (labels, label_name) = os.path.split(image), os.path.split(label)
-            same = key_of(image_name, self.image_ending) == key_of(label_name, self.label_ending)
+            same = key_of(image_name, self.image_ending) == self.label_key(label_name)
             folders[images, labels] = folders.get((images, labels), True) and same
         for (images, labels), same in folders.items():
             if same:
@@ -159,14 +231,32 @@ class LabelMapDataSet(DataSet):
     def _unmatched(self, images: Path, labels: Path) -> Iterator[Problem]:
         """The label maps in one folder that have no image of the same name in another."""
         try:
-            known, found = images_in(images, self.image_ending), images_in(labels, self.label_ending)
+            known = images_in(images, self.image_ending)
         except DataError as error:
             yield Problem.of(error)
             return
-        for key in sorted(found.keys() - known.keys()):
-            yield Problem(str(labels / found[key]), f"a label map without its image in {images}")
+        for name in sorted(name for name in names_in(labels) if not name.startswith(".")):
+            if (key := self.label_key(name)) is not None and key not in known:
+                yield Problem(str(labels / name), f"a label map without its image in {images}")
 
 
+def _picture(path: Path) -> LabelPicture | None:
+    """A label map; None where it can't be read, which is told when it is needed."""
+    try:
+        return read_label_picture(path)
+    except DataError:
+        return None
+
+
+def _palette(path: Path) -> bytes | None:
+    """The palette of a label map, as for :func:`_picture`."""
+    try:
+        return read_label_palette(path)
+    except DataError:
+        return None
+
+
+PROBED = 64  # label maps that tell what those of a data set mean
 INVALID = 254  # in a table: the value stands for nothing
 MAX_CLASSES = INVALID  # labels are 0 to 253; 255 is IGNORE
 

@@ -1,10 +1,13 @@
-"""Mutated files of the readers of objects: data, or one of scenewise's own errors."""
+"""Mutated files of every reader: data, or one of scenewise's own errors."""
 
 from scenewise.data import check_data
+from tests.data import twins
 from tests.data.fuzz import fuzz
 from tests.data.readers import (
+    test_class_masks,
     test_coco,
     test_coco_dialects,
+    test_label_colors,
     test_shapes,
     test_voc_boxes,
     test_yolo,
@@ -97,3 +100,33 @@ def test_datumaro(tmp_path):
                    test_shapes.annotation("points", points=[12, 13, 14, 15], group=1)]  # fmt: skip
     source = test_shapes.write_datumaro(tmp_path, *annotations, joints=["nose", "tail"])
     fuzz(source, [tmp_path / "annotations" / "default.json"], [frozenset(), KEYPOINTS], share=0.5)
+
+
+def test_masks(tmp_path):
+    root = twins.write_masks(tmp_path / "folders")
+    files = [root / "classes.json", root / "labels" / "train" / "b.c.png", root / "images" / "train" / "grau.jpeg"]
+    fuzz(f"masks:{root}", files, share=0.2, also=lambda: check_data(f"masks:{root}"))
+    root = twins.write_masks(tmp_path / "lists", "lists", "txt")
+    fuzz(f"masks:{root}", [root / "train.txt", root / "classes.txt"], share=0.3)
+    root = test_class_masks.write(tmp_path / "classes")
+    fuzz(f"masks:{root}", [root / "classes.txt", root / "labels" / "cat" / "a.png"], share=0.2)
+
+
+def test_camvid(tmp_path):
+    root = twins.write_camvid(tmp_path)
+    (root / "train.txt").write_text(
+        (root / "train.txt").read_text() + "/SegNet/val/0016E5_0.jpg valannot/0016E5_0.png\n"
+    )
+    fuzz(f"camvid:{root}", [root / "train.txt", root / "trainannot" / "0001TP_000.png"], share=0.3)
+
+
+def test_voc_of_classes(tmp_path):
+    root = test_label_colors.write_cvat(tmp_path)
+    files = [root / "labelmap.txt", root / "ImageSets" / "Segmentation" / "default.txt",
+             root / "SegmentationClass" / "a.png"]  # fmt: skip
+    fuzz(f"voc:{root}", files, [frozenset({"semantic"})], share=0.3)
+
+
+def test_ade20k(tmp_path):
+    root = twins.write_ade20k(tmp_path, size=(3, 4))
+    fuzz(f"ade20k:{root}", [root / "objectInfo150.txt"], share=0.2)

@@ -8,7 +8,16 @@ import torch
 
 from scenewise.data import open_data
 from scenewise.data.loader import training_batches
-from tests.data.readers import test_coco, test_shapes, test_voc_boxes, test_yolo, test_yolo_lines
+from tests.data import twins
+from tests.data.readers import (
+    test_class_masks,
+    test_coco,
+    test_label_colors,
+    test_shapes,
+    test_voc_boxes,
+    test_yolo,
+    test_yolo_lines,
+)
 
 
 def sums(data):
@@ -60,15 +69,29 @@ def objects_of_all_kinds(root):
     ]
 
 
+def label_maps_of_all_kinds(root):
+    """Data sets of the readers of label maps."""
+    return [
+        open_data(f"masks:{twins.write_masks(root / 'masks')}"),
+        open_data(f"masks:{test_class_masks.write(root / 'classes')}"),
+        open_data(f"voc:{test_label_colors.write_cvat(root / 'cvat')}", needs=frozenset({"semantic"})),
+        open_data(f"voc:{twins.write_voc(root / 'voc')}"),
+        open_data(f"camvid:{twins.write_camvid(root / 'camvid')}"),
+        open_data(f"cityscapes:{twins.write_cityscapes(root / 'cityscapes')}"),
+        open_data(f"ade20k:{twins.write_ade20k(root / 'ade20k')}"),
+    ]
+
+
 def put_sums(opened, found):
     found.put([sums(data) for data in opened])
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_readers_of_json_files_go_to_a_new_process(tmp_path, method):
-    opened = objects_of_all_kinds(tmp_path)
+def test_readers_go_to_a_new_process(tmp_path, method):
+    opened = [*objects_of_all_kinds(tmp_path), *label_maps_of_all_kinds(tmp_path)]
     expected = [sums(data) for data in opened]
-    assert {name for found in expected for _, name in found} >= {"image", "boxes", "masks", "keypoints", "visibility"}
+    wanted = {"image", "boxes", "masks", "keypoints", "visibility", "semantic"}
+    assert {name for found in expected for _, name in found} >= wanted
     assert [sums(pickle.loads(pickle.dumps(data))) for data in opened] == expected
     context = multiprocessing.get_context(method)
     found = context.Queue()

@@ -13,11 +13,13 @@ each list of synonyms; where that file is absent, they are the same names as bui
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 
 from scenewise.data.base import no_split
 from scenewise.data.folders import images_in, read_lines
 from scenewise.data.label_maps import LabelMapDataSet, value_table
+from scenewise.data.names import printable
 from scenewise.data.readers.voc import color_map
 from scenewise.errors import DataError
 from scenewise.types import IGNORE
@@ -107,11 +109,13 @@ def read_names(path: Path) -> tuple[str, ...]:
     """
     header, *rows = [[cell.strip() for cell in line.split("\t")] for line in read_lines(path)]
     if "Idx" not in header or "Name" not in header:
-        raise DataError(f"{path}: columns {', '.join(header)}; expected a tab-separated table with Idx and Name")
+        raise DataError(
+            f"{path}: columns {printable(', '.join(header))}; expected a tab-separated table with Idx and Name"
+        )
     index, name = header.index("Idx"), header.index("Name")
     for number, row in enumerate(rows, 1):
         if len(row) <= max(index, name) or row[index] != str(number) or not row[name]:
-            raise DataError(f"{path}: row {number} is {row}; expected Idx {number} and a name")
+            raise DataError(f"{path}: row {number} is {reprlib.repr(row)}; expected Idx {number} and a name")
     if len(rows) != NUM_CLASSES:
         raise DataError(f"{path}: {len(rows)} rows; expected the {NUM_CLASSES} classes")
     first = [row[name].split(",")[0].split(";")[0].strip() for row in rows]

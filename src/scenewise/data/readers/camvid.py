@@ -15,6 +15,7 @@ Values 0 to 10 are the classes; 11, and 255 as everywhere, is void.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from scenewise.data.base import no_split
@@ -30,6 +31,7 @@ COLORS = (
     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
 )  # fmt: skip
 VOID = 11
+DEEPEST = 30  # folders of a path that are looked for
 
 
 class CamVid(LabelMapDataSet):
@@ -73,6 +75,6 @@ class CamVid(LabelMapDataSet):
 
     def _below(self, path: str) -> str:
         """The longest tail of ``path`` that exists below root; where none does, its folder and name."""
-        parts = PurePosixPath(path.lstrip("/")).parts
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")][-DEEPEST:]
         tails = ("/".join(parts[first:]) for first in range(len(parts)))
-        return next((tail for tail in tails if (self.root / tail).is_file()), "/".join(parts[-2:]))
+        return next((tail for tail in tails if os.path.isfile(self.root / tail)), "/".join(parts[-2:]) or path)

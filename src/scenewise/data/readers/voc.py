@@ -9,17 +9,31 @@ Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective, 
 
 The 21 classes include the background, as the challenge counts it. A split is any list of that folder whose images have
 label maps, so not VOC's own ``test``.
+
+CVAT ("Segmentation mask") and Datumaro write the same layout with classes of one's own, which ``labelmap.txt`` states
+with their colours::
+
+    # label:color_rgb:parts:actions
+    background:0,0,0::
+    cat:48,112,32::
+
+The classes are those, in that order; label maps are read by these colours. Their list ``default`` is ``train``, too,
+where there is no other. What pixels mean: :mod:`scenewise.data.label_colors`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-from scenewise.data.base import no_split
-from scenewise.data.folders import images_in, key_of, names_in, read_lines
-from scenewise.data.label_maps import LabelMapDataSet, value_table
+from scenewise.data.base import find_split
+from scenewise.data.folders import key_of, read_lines
+from scenewise.data.label_colors import Color, StatedColors
+from scenewise.data.label_maps import MAX_CLASSES, LabelMapDataSet, value_table
+from scenewise.data.names import Resolver, printable
 from scenewise.errors import DataError
+from scenewise.files.images import IMAGE_SUFFIXES
 from scenewise.types import IGNORE
 
 CLASSES = (
@@ -31,7 +45,11 @@ LISTS = Path("ImageSets") / "Segmentation"
 FLAG = re.compile(r"\s+-?[01]$")  # of a list of a single class: whether an image has it
 
 
-def color_map(count: int) -> tuple[tuple[int, int, int], ...]:
+VOID = (224, 224, 192)  # the colour of number 255
+WITHOUT = ("default",)  # the list that tools write where there are no splits
+
+
+def color_map(count: int) -> tuple[Color, ...]:
     """VOC's colours for labels 0 to ``count`` - 1, at most 256; all differ.
 
     Bits 0, 3, 6 of the label become the highest bits of red, bits 1, 4, 7 those of green, bits 2, 5 those of blue, from
@@ -53,33 +71,67 @@ class VOC(LabelMapDataSet):
     """
 
     format = "voc"
-    classes = CLASSES
+    classes: tuple[str, ...] = CLASSES
     colors = color_map(len(CLASSES))
     table = value_table({**{label: label for label in range(len(CLASSES))}, IGNORE: IGNORE})
+    stated = StatedColors(
+        {**{color: label for label, color in enumerate(color_map(len(CLASSES)))}, VOID: IGNORE},
+        {**dict(enumerate(CLASSES)), IGNORE: "void"},
+        "Pascal VOC",
+    )
 
     def __init__(self, root: Path, split: str = "train", *, labels: str = "SegmentationClass") -> None:
-        self.root, self.split = root, split
+        self.root = root
         year = year_of(root)
-        folder = year.relative_to(root)
-        listing = year / LISTS / f"{split}.txt"
-        if not listing.is_file():
-            raise no_split(root, split, self.splits(root), f"a list {listing}")
-        names = [_name(line) for line in list_names(listing)]
-        labelled = images_in(year / labels, self.label_ending)
-        if not any(name in labelled for name in names):
+        own = split
+        if not (year / LISTS / f"{split}.txt").is_file():
+            there = self.splits(root)
+            own = "default" if split == "train" and there == WITHOUT else ""
+            own = own or find_split(root, split, there, f"a list {year / LISTS / split}.txt")
+        self.split = own
+        described = year / "labelmap.txt"
+        if described.is_file():
+            self._take_labelmap(described)
+        listing = year / LISTS / f"{own}.txt"
+        names = list_names(listing)
+        folder = year.relative_to(root).as_posix().removeprefix(".")
+        start = f"{folder}/" if folder else ""
+        images, no_image = _places(year, "JPEGImages", names, "an image")
+        keys = [
+            name if index in no_image else os.path.splitext(image.removeprefix("JPEGImages/"))[0]
+            for index, (name, image) in enumerate(zip(names, images, strict=True))
+        ]
+        maps, no_map = _places(year, labels, keys, "the label map of an image")
+        if len(no_map) == len(names):
             raise DataError(
                 f"{listing}: none of its {len(names)} images has a label map in {year / labels}"
                 f"{' (VOC keeps those of its test images)' if split == 'test' else ''}; "
                 f"splits with label maps: {', '.join(self.splits(root)) or 'none'}"
             )
-        images = images_in(year / "JPEGImages")
-        self.pairs = [
-            (
-                (folder / "JPEGImages" / images.get(name, f"{name}.jpg")).as_posix(),
-                (folder / labels / f"{name}.png").as_posix(),
-            )
-            for name in names
-        ]
+        self.pairs = [(f"{start}{image}", f"{start}{label}") for image, label in zip(images, maps, strict=True)]
+        self.unfound = {
+            **{f"{start}{images[index]}": message for index, message in no_image.items()},
+            **{
+                f"{start}{maps[index]}": message.replace("of an image", f"of {year / images[index]}")
+                for index, message in no_map.items()
+            },
+        }
+        self.settle_meaning()
+
+    def _take_labelmap(self, path: Path) -> None:
+        """The classes, their colours and the label of each number, as a ``labelmap.txt`` states them."""
+        entries = read_labelmap(path)
+        void = [name for name, color in entries if color == VOID and name.lower() in ("ignored", "void")]
+        kept = [(number, name, color) for number, (name, color) in enumerate(entries) if name not in void]
+        if not kept:
+            raise DataError(f"{path}: states no class beside {void[0]!r}; expected at least one")
+        self.classes = tuple(name for _, name, _ in kept)
+        self.colors = tuple(color for _, _, color in kept)
+        labels = {number: label for label, (number, _, _) in enumerate(kept)}
+        ignored = dict.fromkeys((number for number in range(len(entries)) if number not in labels), IGNORE)
+        self.table = value_table({IGNORE: IGNORE, **ignored, **labels})
+        named = {number: name for number, (name, _) in enumerate(entries)}
+        self.stated = StatedColors({color: number for number, (_, color) in enumerate(entries)}, named, str(path))
 
     @classmethod
     def sign(cls, path: Path) -> str:
@@ -98,7 +150,10 @@ class VOC(LabelMapDataSet):
     def splits(cls, root: Path) -> tuple[str, ...]:
         """The lists whose first image has a label map, and empty ones: train, val and trainval first, then others."""
         year = year_of(root)
-        labelled = {folder.name: names_in(folder) for folder in year.glob("SegmentationClass*")}
+        labelled = {
+            folder.name: {os.path.splitext(name)[0] for _, _, names in os.walk(folder) for name in names}
+            for folder in year.glob("SegmentationClass*")
+        }
         lists = {path.stem: path for path in sorted((year / LISTS).glob("*.txt"))}
         names = sorted(lists, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
         return tuple(name for name in names if _is_labelled(lists[name], labelled))
@@ -109,7 +164,7 @@ def _is_labelled(listing: Path, labelled: dict[str, set[str]]) -> bool:
         first = _name(list_names(listing)[0])
     except DataError:  # is found when the list is read
         return True
-    return any(f"{first}.png" in there for there in labelled.values())
+    return any(first in there for there in labelled.values())
 
 
 def list_names(listing: Path) -> list[str]:
@@ -126,6 +181,49 @@ def _name(line: str) -> str:
     """The name that an entry of a list, which may be a path, has in the folders of the year."""
     name = line.replace("\\", "/").rpartition("/")[2]
     return key_of(name) or name
+
+
+def _places(year: Path, folder: str, names: list[str], what: str) -> tuple[list[str], dict[int, str]]:
+    """Where the files are that ``names`` mean, below ``year``, and why those are not found, by position."""
+    if not (year / folder).is_dir():
+        raise DataError(f"{year / folder}: not found; expected the folder of {what.removeprefix('the ')}s")
+    found, why = Resolver(year, folder, suffixes=IMAGE_SUFFIXES, what=what).look_up(names)
+    for index in why:
+        ending = ".jpg" if what == "an image" else ".png"
+        found[index] = f"{folder}/{names[index] if key_of(names[index]) else names[index] + ending}"
+    return found, why
+
+
+def read_labelmap(path: Path) -> list[tuple[str, Color]]:
+    """The labels in a ``labelmap.txt`` and their colours, in order.
+
+    Raises:
+        DataError: a line is not ``label:red,green,blue:parts:actions``; a label or a colour is there twice; or there is
+            none.
+    """
+    found: list[tuple[str, Color]] = []
+    for number, line in enumerate(read_lines(path), 1):
+        if line.startswith("#"):
+            continue
+        name, *rest = line.rsplit(":", 3) if line.count(":") >= 3 else line.split(":")
+        parts = rest[0].split(",") if rest else []
+        color = [int(part) for part in parts if part.strip().isascii() and part.strip().isdigit() and len(part) < 9]
+        if not name.strip() or len(parts) != 3 or len(color) != 3 or max(color) > 255:
+            raise DataError(
+                f"{path}: line {number} is {printable(line)!r}; expected label:red,green,blue:parts:actions, each "
+                "colour 0 to 255"
+            )
+        entry = (name.strip(), (color[0], color[1], color[2]))
+        for other, known in found:
+            if other == entry[0] or known == entry[1]:
+                raise DataError(
+                    f"{path}: line {number}: {printable(line)!r} has the name or the colour of {other!r} {known}; "
+                    "expected different ones"
+                )
+        found.append(entry)
+    if not 1 <= len(found) <= MAX_CLASSES:
+        raise DataError(f"{path}: {len(found)} labels; expected 1 to {MAX_CLASSES}")
+    return found
 
 
 def year_of(root: Path) -> Path:
