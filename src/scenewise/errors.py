@@ -3,6 +3,7 @@
 ScenewiseError              anything that a user can cause and mend; the command prints it without a traceback
 ├── UsageError              an argument, option or recipe entry that does not fit
 ├── DataError               a file or annotation of a data set that does not fit
+├── StorageError            a file can't be written, as where the disk is full
 ├── CheckpointError         a checkpoint or weights file that does not fit
 ├── TrainingError           training cannot go on, such as a loss that is not finite
 ├── MissingExtraError       an optional package is needed
@@ -26,6 +27,10 @@ class UsageError(ScenewiseError):
 
 class DataError(ScenewiseError):
     """A file or annotation of a data set does not fit."""
+
+
+class StorageError(ScenewiseError):
+    """A file can't be written: the disk is full, the folder is read-only or gone."""
 
 
 class CheckpointError(ScenewiseError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from scenewise.catalog import build
-from scenewise.errors import CheckpointError, UsageError
-from scenewise.files.tensors import read_tensors, write_tensors
+from scenewise.errors import CheckpointError, StorageError, UsageError
+from scenewise.files.atomic import write_text
+from scenewise.files.tensors import CHECKSUM, checksum, read_metadata, read_tensors, write_tensors
 from scenewise.types import InputSpec
 from scenewise.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
 from scenewise.weights.load import load
@@ -151,7 +154,9 @@ def test_nothing_is_half_written(model, saved, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("safetensors.torch.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        StorageError, match=r"can't be written \(disk full\); the file of that name is as it was before"
+    ):
         save_checkpoint(model, saved)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
@@ -162,3 +167,88 @@ def test_an_unwritable_folder_is_named(model, tmp_path):
     blocked.touch()
     with pytest.raises(UsageError, match="can't be written"):
         save_checkpoint(model, blocked / "model.safetensors")
+
+
+def damaged(path: Path, at: int, new: bytes) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[at : at + len(new)] = new
+    path.write_bytes(raw)
+
+
+def test_every_flipped_bit_is_found(saved):
+    """Wherever it is: in the length, the header, or a weight."""
+    whole = saved.read_bytes()
+    for at in [*range(10), *range(10, len(whole), 97), len(whole) - 1]:
+        for bit in (1, 64):
+            damaged(saved, at, bytes([whole[at] ^ bit]))
+            with pytest.raises(CheckpointError, match="^" + re.escape(str(saved))):
+                load(saved)
+            saved.write_bytes(whole)
+    load(saved)
+
+
+def test_bytes_that_were_lost_are_found(saved):
+    size = saved.stat().st_size
+    damaged(saved, size - 500, bytes(400))
+    with pytest.raises(
+        CheckpointError, match=r"damaged: its content has the checksum \w{32}, and its header says '\w{32}'"
+    ):
+        load(saved)
+
+
+@pytest.mark.parametrize("name", ["street-scenes", "blood-cells", "nuclei"])
+def test_packaged_models_have_a_checksum(name):
+    path = resources.files("scenewise") / "weights" / f"{name}.safetensors"
+    assert len(read_metadata(path)[CHECKSUM]) == 32
+
+
+def test_files_without_a_checksum_are_read(model, saved):
+    metadata = read_metadata(saved)
+    assert metadata.pop(CHECKSUM)
+    save_file(read_tensors(saved), saved, metadata)
+    assert torch.equal(next(load(saved).parameters()), next(model.parameters()))
+
+
+def test_a_training_state_has_a_checksum(tmp_path):
+    path = tmp_path / "state.safetensors"
+    write_tensors(path, {"model/a": torch.arange(9.0)}, {"progress": "{}"})
+    damaged(path, path.stat().st_size - 3, b"x")
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_tensors(path)
+
+
+def test_the_checksum_sees_types_shapes_and_names():
+    one = torch.arange(4.0)
+    found = {
+        checksum(tensors, {"a": "b"})
+        for tensors in (
+            {"x": one},
+            {"x": one.view(2, 2)},
+            {"x": one.view(torch.int32)},
+            {"y": one},
+            {"x": one, "y": one},
+        )
+    }
+    assert len(found | {checksum({"x": one}, {"a": "c"})}) == 6
+    assert checksum({"x": one.bfloat16(), "y": one[:0], "z": one[0]}, {"checksum": "1"}) == checksum(
+        {"z": one[0], "y": one[:0], "x": one.bfloat16()}, {}
+    )
+
+
+def test_a_full_disk_is_named(model, saved):
+    """A limit to the size of files stops a writer as a disk without room does."""
+    resource = pytest.importorskip("resource")
+    before = saved.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(
+            StorageError, match=r"can't be written \(.*too large.*\); the file of that name is as"
+        ):
+            save_checkpoint(model, saved)
+        with pytest.raises(StorageError, match=r"can't be written \(File too large\); there is no file of that name"):
+            write_text(saved.with_name("a.txt"), "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]

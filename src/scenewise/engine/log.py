@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scenewise.errors import StorageError
 from scenewise.files.atomic import write_text
+
+EVENTS = "events.out.tfevents.*"  # TensorBoard's
 
 
 class Log:
@@ -22,17 +26,19 @@ class Log:
         """A row of steps.csv."""
         row = {"step": step, "epoch": epoch + 1, "lr": lr, "loss": sum(terms.values()), **terms}
         self._append("steps.csv", row)
-        for name, value in row.items():
-            if name not in ("step", "epoch"):
-                self._tensorboard().add_scalar(f"step/{name}", value, step)
+        with self._writing(EVENTS):
+            for name, value in row.items():
+                if name not in ("step", "epoch"):
+                    self._tensorboard().add_scalar(f"step/{name}", value, step)
 
     def epoch(self, step: int, epoch: int, scores: Mapping[str, Any]) -> None:
         """A row of epochs.csv."""
         numbers = {k: v for k, v in flattened(scores).items() if isinstance(v, int | float)}
         self._append("epochs.csv", {"step": step, "epoch": epoch + 1, **numbers})
-        for name, value in numbers.items():
-            self._tensorboard().add_scalar(name, value, step)
-        self._tensorboard().flush()
+        with self._writing(EVENTS):
+            for name, value in numbers.items():
+                self._tensorboard().add_scalar(name, value, step)
+            self._tensorboard().flush()
 
     def rewind(self, step: int, validated: bool = True) -> None:
         """Drop what was logged after ``step``; and the epoch that ends at it, unless it is ``validated``."""
@@ -49,11 +55,23 @@ class Log:
     def close(self) -> None:
         """Write out what is left."""
         if self.board is not None:
-            self.board.close()
+            with self._writing(EVENTS):
+                self.board.close()
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a row; a column that is new, as at the first validation, is empty in the rows before."""
-        path = self.folder / name
+        with self._writing(name):
+            self._add_row(self.folder / name, row)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """An OSError inside becomes a :class:`StorageError` that names the file."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self.folder / name}: can't be written ({error.strerror or error})") from None
+
+    def _add_row(self, path: Path, row: Mapping[str, Any]) -> None:
         rows: list[Mapping[str, Any]] = [row]
         names = list(row)
         if path.is_file():

@@ -30,7 +30,7 @@ from scenewise.engine.players import Average, Player, check_terms, decays_of, fr
 from scenewise.engine.progress import Progress
 from scenewise.engine.run import Run
 from scenewise.engine.state import load_state, save_state
-from scenewise.errors import TrainingError, UsageError
+from scenewise.errors import StorageError, TrainingError, UsageError
 from scenewise.losses.normalize import own_counts
 from scenewise.metrics.base import Metric
 from scenewise.metrics.table import scores_of, smaller_is_better
@@ -104,7 +104,7 @@ class Loop:
     def run(self) -> Run:
         """Train to the end, or until the user stops it."""
         finished = True
-        with _Stop() as stop, self.progress:
+        with _Stop() as stop, self.progress, self._said_if_the_disk_is_full():
             ended = self.settings.patience is not None and self.waited >= self.settings.patience
             if self.pending:
                 ended = self._finish_epoch(self.step // self.steps_per_epoch - 1)
@@ -119,8 +119,8 @@ class Loop:
                 if stopping and not ended:
                     finished = self.step == self.total
                     break
-        if self.log is not None:
-            self.log.close()
+            if self.log is not None:
+                self.log.close()
         epochs = self.step // self.steps_per_epoch
         return Run(self.folder, self.monitor, self.best, self.best_scores, epochs, finished)
 
@@ -254,6 +254,19 @@ class Loop:
             player.scaler.step(player.optimizer)
             player.scaler.update()
         player.optimizer.zero_grad()
+
+    @contextmanager
+    def _said_if_the_disk_is_full(self) -> Iterator[None]:
+        """Say what is kept, and how to go on, where a file of the run can't be written."""
+        try:
+            yield
+        except StorageError as error:
+            files = [f"{name}.safetensors" for name in ("state", "best", "last")]
+            kept = ", ".join(name for name in files if (self.folder / name).exists())
+            raise TrainingError(
+                f"step {self.step}: {error}. {f'Whole from before: {kept}' if kept else 'Nothing was saved before'}. "
+                f"Make room, then go on with: scenewise train --resume {self.folder}"
+            ) from None
 
     @contextmanager
     def _kept_if_a_loader_dies(self) -> Iterator[None]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from scenewise.errors import UsageError
+from scenewise.errors import StorageError, UsageError
 
 
 @contextmanager
@@ -18,6 +19,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         UsageError: the folder can't be made or written to.
+        StorageError: the file can't be written, as where the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -25,14 +27,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode
+    except ValueError:
+        raise UsageError(f"{str(path)!r}: not a file's name") from None
     except OSError as error:
-        raise UsageError(f"{path}: can't be written ({error.strerror})") from None
+        kind = StorageError if error.errno in FULL else UsageError
+        raise kind(f"{path}: can't be written ({error.strerror})") from None
     try:
         yield temporary
         temporary.chmod(mode)  # some writers make files that none but their owner may read
         os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path}: can't be written ({error.strerror or error}); {as_it_was(path)}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # why a file can't be made that may be made
+
+
+def as_it_was(path: str | Path) -> str:
+    """What is to be said of a file that was not replaced."""
+    return "the file of that name is as it was before" if os.path.exists(path) else "there is no file of that name"
 
 
 def remove_leftovers(folder: Path) -> None:

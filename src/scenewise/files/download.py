@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scenewise.errors import DownloadError, UsageError
+from scenewise.errors import DownloadError, StorageError, UsageError
 from scenewise.files.atomic import atomic_path
 from scenewise.version import VERSION
 
@@ -47,13 +47,16 @@ def download(filename: str, sha256: str, *, instead: str, base: str = PYTORCH_FI
     url = (os.environ.get("SCENEWISE_WEIGHTS_URL") or base).rstrip("/") + "/" + filename
     try:
         with atomic_path(path) as temporary:
-            found = _fetch(url, temporary)
+            try:
+                found = _fetch(url, temporary)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise _Failed(_reason(error)) from None
             if not found.startswith(sha256):
                 raise _Failed(f"its SHA-256 begins with {found[: len(sha256)]}; expected {sha256}")
-    except UsageError as error:  # from atomic_path
+    except (UsageError, StorageError) as error:  # from atomic_path
         raise DownloadError(f"{error}; set SCENEWISE_CACHE to a folder that can be written, or {instead}") from None
-    except (_Failed, OSError, http.client.HTTPException, ValueError) as error:
-        raise DownloadError(f"{url}: {_reason(error)}; {instead}") from None
+    except _Failed as error:
+        raise DownloadError(f"{url}: {error}; {instead}") from None
     return path
 
 
@@ -100,6 +103,6 @@ def _reason(error: Exception) -> str:
         return f"could not be fetched (HTTP {error.code} {error.reason})"
     if isinstance(error, urllib.error.URLError):
         return f"could not be fetched ({error.reason})"
-    if isinstance(error, _Failed):
+    if isinstance(error, _Failed):  # the connection ended
         return str(error)
     return f"could not be fetched ({type(error).__name__}: {error})"

@@ -1,29 +1,57 @@
-"""Files of tensors: safetensors, and torch files that hold nothing but tensors. No pickle is ever run."""
+"""Files of tensors: safetensors, and torch files that hold nothing but tensors. No pickle is ever run.
+
+The header of a safetensors file that scenewise writes holds a checksum of all that the file says: its metadata, and
+name, type, shape and bytes of each tensor. It is compared when tensors are read. Files without one, such as older ones,
+are read without.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scenewise.errors import CheckpointError
-from scenewise.files.atomic import atomic_path
+from scenewise.errors import CheckpointError, StorageError
+from scenewise.files.atomic import as_it_was, atomic_path
 
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+CHECKSUM = "checksum"  # its entry in the metadata
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write ``tensors`` and ``metadata`` to the safetensors file ``path``, atomically."""
+    """Write ``tensors`` and ``metadata``, and their checksum, to the safetensors file ``path``, atomically.
+
+    Raises:
+        StorageError: it can't be written, as where the disk is full; an older file of that name is as it was.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    # clone: safetensors refuses tensors that share memory
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     with atomic_path(path) as temporary:
-        # clone: safetensors refuses tensors that share memory
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, dict(metadata))
+        try:
+            save_file(plain, temporary, {**metadata, CHECKSUM: checksum(plain, metadata)})
+        except SafetensorError as error:
+            raise StorageError(f"{path}: can't be written ({reason_of(error)}); {as_it_was(path)}") from None
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A number, in hexadecimal digits, that tells whether any of this was changed."""
+    digest = blake2b(digest_size=16)
+    for key in sorted(metadata.keys() - {CHECKSUM}):
+        digest.update(f"{len(key)} {key} {len(metadata[key])} {metadata[key]}\n".encode("utf-8", "surrogatepass"))
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{len(name)} {name} {value.dtype} {list(value.shape)}\n".encode("utf-8", "surrogatepass"))
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -47,8 +75,26 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         return dict(state)
     from safetensors.torch import load_file
 
-    safetensors_header(path)
-    return load_file(path)
+    metadata, _ = safetensors_header(path)
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # whatever a damaged header leads to: SafetensorError, KeyError, OverflowError, ...
+        raise CheckpointError(f"{path}: damaged: its tensors can't be read ({reason_of(error)}). {CURE}") from None
+    if CHECKSUM in metadata and metadata[CHECKSUM] != (found := checksum(tensors, metadata)):
+        raise CheckpointError(
+            f"{path}: damaged: its content has the checksum {found}, and its header says {metadata[CHECKSUM][:40]!r}. "
+            f"{CURE}"
+        )
+    return tensors
+
+
+CURE = "Copy or download the file again, or use another checkpoint of the run"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what ``error`` says, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -88,14 +134,18 @@ def safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else MAX_HEADER + 1
         if length > MAX_HEADER:
             raise CheckpointError(f"{path}: not a safetensors file")
+        if length > size:
+            raise CheckpointError(f"{path}: cut short within its header ({size} bytes)")
         text = start[8:] + file.read(max(0, length - 1))
     if len(text) < length:
         raise CheckpointError(f"{path}: cut short within its header ({size} bytes)")
     try:
         table = json.loads(text)
         metadata = table.pop("__metadata__", {})
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise TypeError("metadata of other kinds")
         end = 8 + length + max((entry["data_offsets"][1] for entry in table.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise CheckpointError(f"{path}: not a safetensors file") from None
     if size != end:
         word = "cut short" if size < end else "longer than its header says"
