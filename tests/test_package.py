@@ -24,7 +24,7 @@ ROOMS = {  # a room or a file at the top -> what of the package it may import; e
     },
     "weights": {"catalog", "model", "systems", "types", "files"},
     "results": {"model", "fields", "draw", "ops", "types", "files"},
-    "recipe": {"catalog"},
+    "recipe": {"catalog", "types", "files"},
     "catalog": {"systems", "model", "types"},
     "systems": {"model", "nn", "losses", "fields", "ops", "types"},
     "nn": {"losses", "ops", "types", "files"},

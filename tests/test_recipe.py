@@ -40,6 +40,30 @@ def test_every_recipe_builds(path):
         ("model.classes", ["a"], r"the classes come from the data set"),
         ("model", {}, r"model\.system is missing"),
         ("data", {}, r"data\.train is missing"),
+        ("optimizer.lr", True, r"optimizer\.lr is True; expected a number; true and false are no numbers"),
+        ("optimizer.betas", [0.9, False], r"optimizer\.betas is \[0\.9, False\]; expected a number"),
+        ("optimizer.groups", {"a": True}, r"optimizer\.groups is .*expected a number"),
+        ("trainer.epochs", True, r"trainer\.epochs is True; expected a number"),
+        ("optimizer.lr", float("inf"), r"optimizer\.lr is inf; expected a finite number"),
+        ("optimizer.lr", float("nan"), r"optimizer\.lr is nan; expected"),
+        ("trainer.epochs", "x" * 10000, r"trainer\.epochs is 'x+\.\.\.x+'; expected a valid integer"),
+        ("model.width", True, r"unet: width is True; expected int \(true and false are no numbers\)"),
+        ("model.depth", 16, r"unet: depth is 16; expected int \(Input should be less than or equal to 8\)"),
+        ("model.dropout", 9e18, r"unet: dropout is 9e\+18; expected float \(Input should be less than 1\)"),
+        ("model.dropout", -0.1, r"unet: dropout is -0\.1; expected float \(.*greater than or equal to 0\)"),
+        ("model.sigma", float("nan"), r"unet: sigma is nan; expected float"),
+        ("model.loss", {"cross-entropy": -1}, r"the weight of cross-entropy is -1; expected a number, 0 or more"),
+        ("model.loss", {"cross-entropy": 0}, r"loss: all weights are 0"),
+        ("model.loss", {}, r"loss is empty; expected at least one loss"),
+        ("model.loss", {"focal": {"gamma": True}}, r"gamma is True; expected float \(true and false are no numbers\)"),
+        ("model.loss", {"focal": {"gamma": float("nan")}}, r"gamma is nan; expected float"),
+        ("model.class_weights", [1, -1], r"class_weights\[1\] is -1; expected"),
+        ("model.input", {"short_side": True}, r"unet: input is .*true and false are no numbers"),
+        ("model.input", {"short_side": 0}, r"input: short_side is 0; expected"),
+        ("model.input", {"size": [64]}, r"input: size is .*expected"),
+        ("model.input", {"mean": [0, 0, "a"]}, r"input: mean is .*expected"),
+        ("trainer.name", "a/b", r"trainer\.name is 'a/b'; expected"),
+        ("trainer.name", "a" * 300, r"trainer\.name is 'a+\.\.\.a+'; expected"),
         ("data.train.path", 1, r"'train' has the value 'scenes:' and no entries of its own"),
     ],
 )
@@ -54,7 +78,7 @@ def test_the_file_is_named(tmp_path):
         path.write_text(text)
         with pytest.raises(UsageError, match=rf"r\.yaml: {message}"):
             load_recipe(path)
-    with pytest.raises(UsageError, match="can't be read"):
+    with pytest.raises(UsageError, match=r"absent\.yaml: not found; expected a recipe"):
         load_recipe(tmp_path / "absent.yaml")
 
 
@@ -67,7 +91,7 @@ def test_a_recipe_survives_its_yaml(tmp_path):
 
 def test_overrides_are_yaml_values():
     assert parse_overrides(["a.b=3", "c=[1, 2]", "d=x:y", "e=", "f=1e-3"]) == {
-        "a.b": 3, "c": [1, 2], "d": "x:y", "e": None, "f": "1e-3",
+        "a.b": 3, "c": [1, 2], "d": "x:y", "e": None, "f": 0.001,
     }  # fmt: skip
     assert load_recipe(MINIMAL, {"optimizer.lr": "1e-3"}).optimizer.lr == 1e-3
     with pytest.raises(UsageError, match="expected key=value"):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
+import operator
 import re
+import reprlib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from scenewise.errors import UsageError, suggest
@@ -216,10 +220,21 @@ class Option:
 
 
 def _describe(type_: Any) -> str:
-    if typing.get_origin(type_) is typing.Annotated:
-        type_ = typing.get_args(type_)[0]
+    type_ = _bare(type_)
     name = type_.__name__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)  # without the modules
+
+
+def _bare(type_: Any) -> Any:
+    """``type_`` without the bounds of numbers in it."""
+    if typing.get_origin(type_) is typing.Annotated:
+        return _bare(typing.get_args(type_)[0])
+    inner = tuple(_bare(member) for member in typing.get_args(type_))
+    if not inner or inner == typing.get_args(type_):
+        return type_
+    if typing.get_origin(type_) in (typing.Union, UnionType):
+        return functools.reduce(operator.or_, inner)
+    return typing.get_origin(type_)[inner]
 
 
 def options(name: str) -> dict[str, Option]:
@@ -288,12 +303,17 @@ def _checked(name: str, option: Option, value: Any) -> Any:
     """``value`` for ``option`` of the system ``name``, converted to its type."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    from scenewise.types import InputSpec
+    from scenewise.types import InputSpec, is_misplaced_bool
 
+    if is_misplaced_bool(value, option.type):
+        found = reprlib.repr(value)
+        raise UsageError(
+            f"{name}: {option.name} is {found}; expected {option.describe()} (true and false are no numbers)"
+        )
     if isinstance(value, Mapping) and InputSpec in (option.type, *typing.get_args(option.type)):
         value = InputSpec.from_dict(dict(value))
     try:
-        adapter = TypeAdapter(option.type, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter = TypeAdapter(option.type, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
     except Exception:  # a dataclass brings its own configuration
         adapter = TypeAdapter(option.type)
     try:
@@ -323,7 +343,7 @@ def _complaint(option: Option, value: Any, errors: Sequence[Any]) -> str:
         else:
             continue
         found = found[part]
-    return f"{place} is {found!r}; expected {_describe(type_)} ({error['msg']})"
+    return f"{place} is {reprlib.repr(found)}; expected {_describe(type_)} ({error['msg']})"
 
 
 def _spec_in(type_: Any) -> Any:

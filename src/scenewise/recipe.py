@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from scenewise.errors import UsageError, suggest
+from scenewise.files.yaml_file import dump_yaml, parse_yaml, read_yaml
+from scenewise.types import is_misplaced_bool
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if is_misplaced_bool(value, cls.model_fields[info.field_name or ""].annotation):
+            raise ValueError("true and false are no numbers")
+        return value
 
 
 class ClassWeightSettings(_Settings):
@@ -42,7 +51,7 @@ class DataSettings(_Settings):
     allow_unlabelled: bool = False  # take a split without usable labels, or one that lost most of them by on_bad_record
     inputs: dict[str, str] = {}  # files of what the system takes beside the training images, such as {proposals: FILE}
     val_inputs: dict[str, str] = {}  # the same of the validation images
-    workers: int = Field(1, ge=0)  # processes that load samples; changes the speed alone
+    workers: int = Field(1, ge=0, le=1024)  # processes that load samples; changes the speed alone
     # counted over train: a mode, or a mode with its parameters
     class_weights: Literal["inverse", "median", "inverse-log", "effective"] | ClassWeightSettings | None = None
 
@@ -166,7 +175,7 @@ class TrainerSettings(_Settings):
     seed: int = Field(0, ge=0)
     deterministic: bool = True  # refuse operations whose result depends on chance
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int = Field(1, ge=1)  # processes; each takes its share of every batch
+    devices: int = Field(1, ge=1, le=1024)  # processes; each takes its share of every batch
     validate_every: int = Field(1, ge=1)  # epochs
     validation_loss: bool = True
     monitor: str | None = None  # the metric that chooses the best epoch; None: the task's usual one
@@ -176,6 +185,15 @@ class TrainerSettings(_Settings):
     half: bool = False  # store checkpoints as float16
     folder: str = "runs"  # the run's own folder is made in it
     name: str | None = None  # the run's folder; None: made of the system's name and the time
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str | None) -> str | None:
+        if name is not None and (
+            not name.strip(". ") or not name.isprintable() or {*"/\\"} & {*name} or len(name) > 200
+        ):
+            raise ValueError("expected the name of one folder, of up to 200 letters and without slashes")
+        return name
 
 
 class Recipe(_Settings):
@@ -229,7 +247,7 @@ class Recipe(_Settings):
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included; :func:`load_recipe` reads it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -273,19 +291,15 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         if not equals or not path:
             raise UsageError(f"{word!r}: expected key=value, such as trainer.epochs=30")
         try:
-            result[path] = yaml.safe_load(text) if text else None
-        except yaml.YAMLError:
-            raise UsageError(f"{word!r}: {text!r} is not a YAML value") from None
+            result[path] = parse_yaml(text, "") if text else None
+        except UsageError as error:
+            shown = reprlib.repr(word)
+            raise UsageError(f"{shown}: the value is not a YAML value{str(error).removeprefix(': not YAML')}") from None
     return result
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: the recipe can't be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml(path, what="a recipe")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: holds a {type(values).__name__}; expected a mapping with model, data, ...")
     return values
@@ -340,7 +354,8 @@ def _explain(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{path} is missing"
     message = fault["msg"].replace("Input should be", "expected").replace("expected expected", "expected")
-    return f"{path} is {fault['input']!r}; {message}"
+    message = message.replace("Value error, true", "expected a number; true").removeprefix("Value error, ")
+    return f"{path} is {reprlib.repr(fault['input'])}; {message}"
 
 
 def _known_entries(location: tuple[str | int, ...]) -> list[str]:

@@ -18,18 +18,35 @@ What can be done with each kind of output (resizing, mirroring, drawing, writing
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+import reprlib
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypedDict
+from types import UnionType
+from typing import Annotated, Any, TypedDict
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 from torchvision import tv_tensors
 
 from scenewise.errors import UsageError
 
-STRICT: Any = {"extra": "forbid"}  # as a spec's __pydantic_config__: a misspelt entry in a recipe is an error
+STRICT: Any = {  # as a spec's __pydantic_config__: a misspelt entry in a recipe is an error, and so is NaN
+    "extra": "forbid",
+    "allow_inf_nan": False,
+}
+Positive = Annotated[float, Field(gt=0)]  # what an argument of a system takes; its bounds are part of its type
+Weight = Annotated[float, Field(ge=0)]  # a factor, such as that of a loss
+Share = Annotated[float, Field(ge=0, le=1)]  # a part of a whole, an overlap, a probability
+Dropout = Annotated[float, Field(ge=0, lt=1)]  # the probability that a value is dropped
+Channels = Annotated[int, Field(ge=1, le=65536)]  # of a feature map
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=65536)]  # a side of an image
+Layers = Annotated[int, Field(ge=0, le=64)]  # how many stand one after the other
+Side = Annotated[int, Field(ge=1, le=512)]  # of a grid, in cells
 IGNORE = 255  # the semantic label of pixels that neither loss nor metric counts
 
 
@@ -73,13 +90,14 @@ class InputSpec:
     a multiple of ``size_divisor``; padding is zero after normalisation.
     """
 
+    __pydantic_config__ = STRICT
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    size_divisor: int = 1
-    scale: float | None = None  # height and width times this
-    size: tuple[int, int] | None = None  # exactly this (height, width)
-    short_side: int | None = None  # the shorter side becomes this, the longer follows
-    long_side: int | None = None  # with short_side: the longer side becomes at most this
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    size_divisor: Count = 1
+    scale: Positive | None = None  # height and width times this
+    size: tuple[Pixels, Pixels] | None = None  # exactly this (height, width)
+    short_side: Pixels | None = None  # the shorter side becomes this, the longer follows
+    long_side: Pixels | None = None  # with short_side: the longer side becomes at most this
     antialias: bool = True  # False: plain bilinear, without rounding to 8 bits; as torchvision's detectors resize
 
     def __post_init__(self) -> None:
@@ -111,13 +129,29 @@ class InputSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
-        """The spec that :meth:`to_dict` wrote."""
+        """The spec that :meth:`to_dict` wrote.
+
+        Raises:
+            UsageError: an entry is unknown or does not fit.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - names)
         if unknown:
             raise UsageError(f"input: unknown entry {unknown[0]!r}; known: {', '.join(sorted(names))}")
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
+        try:
+            checked: InputSpec = _input_adapter().validate_python(dict(values))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            name = fault["loc"][0]
+            message = fault["msg"].replace("Input should be", "expected")
+            message = message if "expected" in message else f"expected another form ({message})"
+            raise UsageError(f"input: {name} is {reprlib.repr(values[str(name)])}; {message}") from None
+        return checked
+
+
+@functools.cache
+def _input_adapter() -> TypeAdapter[InputSpec]:
+    return TypeAdapter(InputSpec)
 
 
 @dataclass(frozen=True)
@@ -397,3 +431,35 @@ class Described(Output):
     _: KW_ONLY
     skeleton: Skeleton | None = None  # of the keypoints
     source: str | None = None  # where the image came from: a path, or None
+
+
+def is_misplaced_bool(value: Any, type_: Any) -> bool:
+    """Whether a truth value stands in ``value`` where its type wants a number, for which Python would take it."""
+    if typing.get_origin(type_) is typing.Annotated:
+        type_ = typing.get_args(type_)[0]
+    kind, inner = typing.get_origin(type_), typing.get_args(type_)
+    if kind in (typing.Union, UnionType):
+        able = [member for member in inner if _may_hold(member, value)]
+        return bool(able) and all(is_misplaced_bool(value, member) for member in able)
+    if isinstance(value, bool):
+        return not (type_ in (bool, str, Any, object) or (kind is typing.Literal and value in inner))
+    if isinstance(value, Mapping):
+        if dataclasses.is_dataclass(type_):
+            hints = typing.get_type_hints(type_, include_extras=True)
+            return any(is_misplaced_bool(entry, hints[key]) for key, entry in value.items() if key in hints)
+        if isinstance(kind, type) and issubclass(kind, Mapping):
+            return any(is_misplaced_bool(entry, inner[1]) for entry in value.values())
+    elif isinstance(value, list | tuple) and isinstance(kind, type) and issubclass(kind, Sequence) and inner:
+        types_ = inner if kind is tuple and Ellipsis not in inner else inner[:1] * len(value)
+        return any(is_misplaced_bool(entry, member) for entry, member in zip(value, types_, strict=False))
+    return False
+
+
+def _may_hold(type_: Any, value: Any) -> bool:
+    """Whether a value as the mapping, the list or the plain value that ``value`` is may be of ``type_``."""
+    if typing.get_origin(type_) is Annotated:
+        type_ = typing.get_args(type_)[0]
+    kind = typing.get_origin(type_) or type_
+    if isinstance(value, Mapping):
+        return dataclasses.is_dataclass(type_) or (isinstance(kind, type) and issubclass(kind, Mapping))
+    return not isinstance(value, list | tuple) or (isinstance(kind, type) and issubclass(kind, Sequence))

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import re
+import reprlib
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +39,9 @@ from scenewise.losses.lovasz import lovasz_hinge, lovasz_softmax
 from scenewise.losses.normals import normal_difference
 from scenewise.losses.overlap import dice, generalized_dice, jaccard, tversky
 from scenewise.losses.smoothness import smoothness
+from scenewise.types import is_misplaced_bool
+
+LARGEST = 1e38  # of a weight: beyond it float32 is infinite
 
 Takes = Literal["class maps", "boundaries", "depth", "normals", "embeddings", "discriminator"]
 Terms = Mapping[str, float | Mapping[str, Any]]
@@ -119,10 +122,13 @@ class Parameter:
         from pydantic import TypeAdapter, ValidationError
 
         try:
-            return TypeAdapter(self.type).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise UsageError(f"{place}: {self.name} is {value!r}; expected {self.describe()} ({reason})") from None
+            if is_misplaced_bool(value, self.type):
+                raise ValueError("true and false are no numbers")
+            return TypeAdapter(self.type, config={"allow_inf_nan": False}).validate_python(value)
+        except ValueError as error:  # pydantic's own is one, too
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            found = reprlib.repr(value)
+            raise UsageError(f"{place}: {self.name} is {found}; expected {self.describe()} ({reason})") from None
 
     def describe(self) -> str:
         """Its type in the words of a signature."""
@@ -225,16 +231,18 @@ def read_terms(terms: Terms, takes: Takes) -> dict[str, Term]:
         found[name] = term = _term(name, value)
         if not term.own:
             term.arguments  # noqa: B018 -- checks them
+    if not any(term.weight for term in found.values()):
+        raise UsageError("loss: all weights are 0, so that there is nothing to minimise; expected one above 0")
     return found
 
 
 def _term(name: str, value: Any) -> Term:
     given = {k: v for k, v in value.items() if k != "weight"} if isinstance(value, Mapping) else {}
     weight = value.get("weight", 1.0) if isinstance(value, Mapping) else value
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= LARGEST:
         raise UsageError(
-            f"loss: the weight of {name} is {weight!r}; expected a number, or a mapping of weight and parameters, "
-            "such as {weight: 0.5, ...}"
+            f"loss: the weight of {name} is {reprlib.repr(weight)}; expected a number, 0 or more, or a mapping of "
+            "weight and parameters, such as {weight: 0.5, ...}"
         )
     return Term(name, float(weight), given)
 

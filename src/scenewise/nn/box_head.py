@@ -21,7 +21,7 @@ from scenewise.nn.backbone import load_vgg_layers
 from scenewise.nn.features import Design, Features, freeze_norms, hold_norms, last_stage
 from scenewise.nn.layers import GridLinear, conv_norm
 from scenewise.ops.roi import Reduce, RoITransform, pool_levels
-from scenewise.types import STRICT
+from scenewise.types import STRICT, Channels, Dropout, Layers, Side
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class HeadSpec:
 
     __pydantic_config__ = STRICT
     kind: Literal["fc", "conv", "stage"] | None = None
-    size: int | None = None
-    sampling: int = 2
+    size: Side | None = None
+    sampling: Layers = 2
     aligned: bool = False
-    channels: int = 1024
-    convs: int = 4
+    channels: Channels = 1024
+    convs: Layers = 4
     norm: Literal["none", "batch"] = "none"
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     class_agnostic: bool = False
     reduce: Reduce | None = None
 
@@ -109,7 +109,7 @@ class FullyConnected(nn.Module):
         in_channels: int,
         size: int,
         channels: int = 1024,
-        dropout: float = 0.0,
+        dropout: Dropout = 0.0,
         *,
         ranks: tuple[int, int] | None = None,
     ) -> None:

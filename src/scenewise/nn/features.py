@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError
 from scenewise.nn.backbone import Backbone, resnet_stages
 from scenewise.nn.fpn import FPN, Pathway
-from scenewise.types import STRICT
+from scenewise.types import STRICT, Channels, Count, Layers
 
 Design = Literal["fpn", "c4", "c5"]
 
@@ -38,11 +38,11 @@ class FeatureSpec:
 
     __pydantic_config__ = STRICT
     output_stride: Literal[8, 16, 32] = 16
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-    channels: int = 256
+    strides: tuple[Count, ...] = (4, 8, 16, 32)
+    channels: Channels = 256
     pathway: Pathway = "top-down"
     norm: Literal["none", "batch"] = "none"
-    frozen_levels: int | None = None
+    frozen_levels: Layers | None = None
     frozen_norm: bool = True
 
 

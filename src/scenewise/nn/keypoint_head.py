@@ -21,7 +21,7 @@ from scenewise.nn.branches import Branch, BranchFeatures
 from scenewise.nn.features import Features
 from scenewise.nn.roi_heads import Sampled
 from scenewise.ops.keypoints import decode_keypoints, keypoint_targets
-from scenewise.types import STRICT, Output, Target
+from scenewise.types import STRICT, Channels, Count, Layers, Output, Side, Target
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class KeypointSpec:
     needs: ClassVar[frozenset[str]] = frozenset({"keypoints"})
     fills: ClassVar[frozenset[str]] = frozenset({"keypoints"})
 
-    count: int = 17
-    convs: int = 8
-    channels: int = 512
-    size: int = 56
+    count: Count = 17
+    convs: Layers = 8
+    channels: Channels = 512
+    size: Side = 56
     shift: float = 0.0
 
     def __post_init__(self) -> None:

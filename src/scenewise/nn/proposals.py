@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scenewise.errors import UsageError
 from scenewise.ops.selective_search import Mode, selective_search
-from scenewise.types import STRICT, Batch
+from scenewise.types import STRICT, Batch, Count, Weight
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class SearchSpec:
 
     __pydantic_config__ = STRICT
     mode: Mode = "fast"
-    max_boxes: int | None = 2000
-    width: int | None = 500
-    min_side: float = 20.0
+    max_boxes: Count | None = 2000
+    width: Count | None = 500
+    min_side: Weight = 20.0
     seed: int = 0
 
 

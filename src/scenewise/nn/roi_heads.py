@@ -23,7 +23,7 @@ from scenewise.nn.rpn import BETA, ignored_boxes, leave_out_crowds
 from scenewise.ops.boxes import at_least, box_iou, clip_boxes, decode_boxes, encode_boxes
 from scenewise.ops.matching import BELOW, BETWEEN, hardest, match, sample_balanced
 from scenewise.ops.nms import batched_nms, soft_nms, vote_boxes
-from scenewise.types import STRICT, Batch, Output, Target
+from scenewise.types import STRICT, Batch, Count, Output, Share, Target, Weight
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas: one over their usual standard deviations
 
@@ -43,12 +43,12 @@ class RoISampler:
     """
 
     __pydantic_config__ = STRICT
-    samples: int = 512
-    positive_fraction: float = 0.25
-    positive_iou: float = 0.5
-    negative_iou: float = 0.5
-    lowest_iou: float = 0.0
-    crowd_ioa: float = 0.7
+    samples: Count = 512
+    positive_fraction: Share = 0.25
+    positive_iou: Share = 0.5
+    negative_iou: Share = 0.5
+    lowest_iou: Share = 0.0
+    crowd_ioa: Share = 0.7
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class HardExamples:
 
     __pydantic_config__ = STRICT
     count: int
-    nms_iou: float | None = None
+    nms_iou: Share | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -86,13 +86,13 @@ class DetectionSpec:
     """
 
     __pydantic_config__ = STRICT
-    score: float = 0.05
-    nms_iou: float = 0.5
+    score: Share = 0.05
+    nms_iou: Share = 0.5
     nms: Literal["hard", "soft-linear", "soft-gaussian"] = "hard"
     class_agnostic: bool = False
-    count: int = 100
-    min_side: float = 1e-2
-    voting_iou: float | None = None
+    count: Count = 100
+    min_side: Weight = 1e-2
+    voting_iou: Share | None = None
 
 
 @dataclass

@@ -21,7 +21,7 @@ from scenewise.ops.anchors import AnchorSpec, grid_anchors
 from scenewise.ops.boxes import at_least, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
 from scenewise.ops.matching import BELOW, BETWEEN, match, sample_balanced
 from scenewise.ops.nms import batched_nms
-from scenewise.types import STRICT, Batch, Target
+from scenewise.types import STRICT, Batch, Channels, Count, Layers, Share, Target, Weight
 
 PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))  # Lin et al., sec. 4.1
 ONE_MAP_ANCHORS = AnchorSpec(sizes=((128.0, 256.0, 512.0),))  # Ren et al., sec. 3.3
@@ -51,21 +51,21 @@ class ProposalSpec:
     """
 
     __pydantic_config__ = STRICT
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    samples: int = 256
-    positive_fraction: float = 0.5
-    train_before_nms: int = 2000
-    train_after_nms: int = 2000
-    before_nms: int = 1000
-    after_nms: int = 1000
-    nms_iou: float = 0.7
-    min_side: float = 1e-3
+    positive_iou: Share = 0.7
+    negative_iou: Share = 0.3
+    samples: Count = 256
+    positive_fraction: Share = 0.5
+    train_before_nms: Count = 2000
+    train_after_nms: Count = 2000
+    before_nms: Count = 1000
+    after_nms: Count = 1000
+    nms_iou: Share = 0.7
+    min_side: Weight = 1e-3
     border_anchors: bool = True
-    crowd_ioa: float | None = 0.7
-    convs: int = 1
-    channels: int | None = None
-    dilation: int = 1
+    crowd_ioa: Share | None = 0.7
+    convs: Layers = 1
+    channels: Channels | None = None
+    dilation: Count = 1
 
 
 # Ren et al.'s on one map (sec. 3.3): anchors that cross the border are not trained on; 2,000 proposals train the second

@@ -35,7 +35,7 @@ from scenewise.nn.roi_heads import (
     second_stage_losses,
 )
 from scenewise.ops.roi import RoITransform
-from scenewise.types import Batch, InputSpec, Interface, Output
+from scenewise.types import Batch, Count, InputSpec, Interface, Output, Weight
 
 
 class FastRCNN(Model):
@@ -90,10 +90,10 @@ class FastRCNN(Model):
         head: HeadSpec | None = None,
         ranks: tuple[int, int] | None = None,
         box_regression: Literal["joint", "stage-wise", "none"] = "joint",
-        box_weight: float = 1.0,
-        beta: float = 1.0,
-        hard_examples: int | HardExamples | None = None,
-        max_proposals: int = 2000,
+        box_weight: Weight = 1.0,
+        beta: Weight = 1.0,
+        hard_examples: Count | HardExamples | None = None,
+        max_proposals: Count = 2000,
         search: SearchSpec | None = None,
         sampler: RoISampler | None = None,
         detections: DetectionSpec | None = None,

@@ -46,7 +46,7 @@ from scenewise.nn.rpn import (
 )
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.roi import RoITransform
-from scenewise.types import Batch, InputSpec, Interface, Output
+from scenewise.types import Batch, Count, InputSpec, Interface, Output, Weight
 
 TERMS = ("objectness", "rpn_box", "class", "box")
 PYRAMID = {  # Lin et al., sec. 4 and 5, with the numbers of proposals of Detectron
@@ -109,9 +109,9 @@ class FasterRCNN(Model):
         roi: RoITransform = "align",
         head: HeadSpec | None = None,
         sampler: RoISampler | None = None,
-        hard_examples: int | HardExamples | None = None,
-        beta: float = BETA,
-        loss_weights: Mapping[str, float] = {},
+        hard_examples: Count | HardExamples | None = None,
+        beta: Weight = BETA,
+        loss_weights: Mapping[str, Weight] = {},
         detections: DetectionSpec | None = None,
         input: InputSpec | None = None,
     ) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.ops.boxes import box_area, box_iou
-from scenewise.types import Batch, InputSpec, Interface, Output, Target
+from scenewise.types import Batch, Count, InputSpec, Interface, Output, Target, Weight
 
 BoxLoss = Literal["l2", "l1", "smooth-l1", "iou"]
 
@@ -50,8 +50,8 @@ class SingleObject(Model):
         backbone: str = "resnet50",
         backbone_weights: str | None = None,
         box_loss: BoxLoss = "l2",
-        box_weight: float = 1.0,
-        pool_size: int = 1,
+        box_weight: Weight = 1.0,
+        pool_size: Count = 1,
         class_specific: bool = False,
         input: InputSpec | None = None,
     ) -> None:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
@@ -31,7 +32,19 @@ from scenewise.nn.proposals import SearchSpec, proposals_of
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, probe_boxes, sample_rois
 from scenewise.ops.boxes import box_iou, encode_boxes
 from scenewise.ops.crops import warp_crops, with_context
-from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
+from scenewise.types import (
+    STRICT,
+    Batch,
+    Channels,
+    Count,
+    Dropout,
+    InputSpec,
+    Interface,
+    Output,
+    Positive,
+    Share,
+    Weight,
+)
 
 Layer = Literal["pool5", "fc6", "fc7"]
 LAYERS: tuple[Layer, ...] = ("pool5", "fc6", "fc7")
@@ -59,12 +72,12 @@ class SVMSpec:
     """
 
     __pydantic_config__ = STRICT
-    negative_iou: float = 0.3
-    C: float = 1e-3
-    positive_weight: float = 2.0
-    bias_multiplier: float = 10.0
-    feature_norm: float = 20.0
-    refit_after: int = 2000
+    negative_iou: Share = 0.3
+    C: Positive = 1e-3
+    positive_weight: Positive = 2.0
+    bias_multiplier: Positive = 10.0
+    feature_norm: Positive = 20.0
+    refit_after: Count = 2000
     hard_margin: float = -1.0001
     easy_margin: float = -1.2
 
@@ -79,8 +92,8 @@ class RegressionSpec:
     """
 
     __pydantic_config__ = STRICT
-    min_iou: float = 0.6
-    ridge: float = 1000.0
+    min_iou: Share = 0.6
+    ridge: Weight = 1000.0
 
 
 class RCNN(Model):
@@ -135,12 +148,12 @@ class RCNN(Model):
         *,
         backbone: str = "resnet50",
         backbone_weights: str | None = None,
-        crop_size: int = 224,
-        context: int = 16,
+        crop_size: Annotated[int, Field(ge=1, le=4096)] = 224,
+        context: Annotated[int, Field(ge=0)] = 16,
         crop: Literal["warp", "square"] = "warp",
-        pool_size: int = 1,
-        hidden: tuple[int, ...] = (),
-        dropout: float = 0.5,
+        pool_size: Count = 1,
+        hidden: tuple[Channels, ...] = (),
+        dropout: Dropout = 0.5,
         head: Literal["svm", "softmax"] = "svm",
         layer: Layer | None = None,
         box_regression: bool = True,

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scenewise.model import Model
@@ -36,7 +37,7 @@ from scenewise.nn.roi_heads import (
 from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, RPN, ProposalSpec, Scored, canvas_of
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.ops.roi import crop_and_resize, ps_roi_pool
-from scenewise.types import Batch, InputSpec, Interface, Output
+from scenewise.types import Batch, Channels, Count, InputSpec, Interface, Output, Weight
 
 CONV4_STRIDE = 16  # of the map that proposals are read from, in the network as it is without dilation
 PROPOSALS = dataclasses.replace(ONE_MAP_PROPOSALS, train_before_nms=6000, train_after_nms=300)
@@ -82,16 +83,16 @@ class RFCN(Model):
         backbone: str = "resnet101",
         backbone_weights: str | None = None,
         features: FeatureSpec | None = None,
-        channels: int = 1024,
-        k: int = 7,
+        channels: Channels = 1024,
+        k: Annotated[int, Field(ge=1, le=64)] = 7,
         bins: Bins = "pool",
-        crop_samples: int = 3,
+        crop_samples: Count = 3,
         anchors: AnchorSpec | None = None,
         proposals: ProposalSpec | None = None,
-        hard_examples: int | HardExamples | None = 128,
+        hard_examples: Count | HardExamples | None = 128,
         sampler: RoISampler | None = None,
-        beta: float = 1.0,
-        box_weight: float = 1.0,
+        beta: Weight = 1.0,
+        box_weight: Weight = 1.0,
         detections: DetectionSpec | None = None,
         input: InputSpec | None = None,
     ) -> None:
@@ -120,7 +121,7 @@ class RFCN(Model):
         self.detections = detections or default["detections"]
 
     @classmethod
-    def defaults(cls, *, hard_examples: int | HardExamples | None = 128, **_: Any) -> dict[str, Any]:
+    def defaults(cls, *, hard_examples: Count | HardExamples | None = 128, **_: Any) -> dict[str, Any]:
         """The paper's specs; hard examples are chosen among all proposals."""
         return {
             "anchors": ONE_MAP_ANCHORS,

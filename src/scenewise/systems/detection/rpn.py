@@ -20,7 +20,7 @@ from scenewise.nn.backbone import backbone_input
 from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, PYRAMID_ANCHORS, RPN, ProposalSpec, Scored, canvas_of
 from scenewise.ops.anchors import AnchorSpec
-from scenewise.types import Batch, InputSpec, Interface, Output
+from scenewise.types import Batch, InputSpec, Interface, Output, Weight
 
 
 class RegionProposals(Model):
@@ -59,7 +59,7 @@ class RegionProposals(Model):
         features: FeatureSpec | None = None,
         anchors: AnchorSpec | None = None,
         proposals: ProposalSpec | None = None,
-        box_weight: float = 1.0,
+        box_weight: Weight = 1.0,
         input: InputSpec | None = None,
     ) -> None:
         default = self.defaults(design=design)

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
@@ -28,7 +29,7 @@ from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois
 from scenewise.ops.crops import warp_crops
-from scenewise.types import STRICT, Batch, InputSpec, Interface, Output
+from scenewise.types import STRICT, Batch, Count, InputSpec, Interface, Output, Positive
 
 CHUNK = 64  # crops that go through the network at once in prediction
 
@@ -46,11 +47,11 @@ class PyramidSpec:
     """
 
     __pydantic_config__ = STRICT
-    smallest: float = 64.0
-    octaves: int = 2
-    scales_per_octave: int = 3
-    sides: tuple[float, ...] | None = None
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    smallest: Positive = 64.0
+    octaves: Annotated[int, Field(ge=1, le=16)] = 2
+    scales_per_octave: Count = 3
+    sides: tuple[Positive, ...] | None = None
+    ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
 
     def shapes(self) -> list[tuple[float, float]]:
         """(height, width) of each kind of window, in pixels of the image."""
@@ -103,8 +104,8 @@ class SlidingWindow(Model):
         level: int = -1,
         padding: Literal["same", "valid"] = "same",
         pooling: Literal["mean", "full"] = "mean",
-        window: int = 224,
-        stride: int = 32,
+        window: Count = 224,
+        stride: Count = 32,
         pyramid: PyramidSpec | None = None,
         dense: bool = True,
         sampler: RoISampler | None = None,

@@ -29,7 +29,7 @@ from scenewise.nn.roi_heads import Sampled
 from scenewise.ops.masks import crop_masks, mask_boundary, paste_masks
 from scenewise.ops.nms import mask_nms
 from scenewise.systems.detection.faster_rcnn import FasterRCNN
-from scenewise.types import STRICT, Interface, Output, Target
+from scenewise.types import STRICT, Channels, Count, Interface, Layers, Output, Share, Side, Target, Weight
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class MaskSpec:
     fills: ClassVar[frozenset[str]] = frozenset({"roi_masks"})
 
     head: Literal["fcn", "mlp"] = "fcn"
-    convs: int = 4
-    channels: int = 256
+    convs: Layers = 4
+    channels: Channels = 256
     norm: Literal["none", "batch"] = "none"
-    size: int = 28
+    size: Side = 28
     output: Literal["sigmoid", "softmax"] = "sigmoid"
     class_agnostic: bool = False
     features: Literal["last", "intermediate"] = "last"
-    intermediate_stride: int = 8
+    intermediate_stride: Count = 8
     boundary: bool = False
-    boundary_width: int = 1
+    boundary_width: Count = 1
     boundary_fusion: bool = False
-    boundary_weight: float = 1.0
-    nms_iou: float | None = None
-    hidden: int = 2
+    boundary_weight: Weight = 1.0
+    nms_iou: Share | None = None
+    hidden: Layers = 2
 
     def __post_init__(self) -> None:
         if self.size % 2:

@@ -11,9 +11,10 @@ Shapes: N images of H x W pixels, C classes.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
@@ -22,7 +23,7 @@ from scenewise.nn.aspp import ASPP
 from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
 from scenewise.nn.layers import conv_bn_relu, fcn_head, upsample
 from scenewise.nn.semantic import CROSS_ENTROPY, LossTerms, SegmentationLoss, outputs
-from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
+from scenewise.types import IGNORE, Batch, Channels, Count, Dropout, InputSpec, Interface, Output, Weight
 
 
 class DeepLabV3(Model):
@@ -70,16 +71,16 @@ class DeepLabV3(Model):
         output_stride: Literal[8, 16] = 16,
         multi_grid: tuple[int, ...] | None = (1, 2, 4),
         design: Literal["aspp", "cascade"] = "aspp",
-        cascade_blocks: int = 3,
-        rates: tuple[int, ...] = (6, 12, 18),
+        cascade_blocks: Annotated[int, Field(ge=0, le=16)] = 3,
+        rates: tuple[Count, ...] = (6, 12, 18),
         image_pooling: bool = True,
-        aspp_channels: int = 256,
+        aspp_channels: Channels = 256,
         head_conv: bool = False,
-        dropout: float = 0.5,
+        dropout: Dropout = 0.5,
         auxiliary: bool = False,
-        auxiliary_weight: float = 0.5,
+        auxiliary_weight: Weight = 0.5,
         loss: LossTerms = CROSS_ENTROPY,
-        class_weights: tuple[float, ...] | None = None,
+        class_weights: tuple[Weight, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))
@@ -153,15 +154,15 @@ class DeepLabV3Plus(Model):
         backbone: str = "resnet50",
         backbone_weights: str | None = None,
         output_stride: Literal[8, 16] = 16,
-        rates: tuple[int, ...] = (6, 12, 18),
-        aspp_channels: int = 256,
+        rates: tuple[Count, ...] = (6, 12, 18),
+        aspp_channels: Channels = 256,
         decoder_strides: tuple[int, ...] = (4,),
-        skip_channels: tuple[int, ...] = (48,),
-        decoder_channels: int = 256,
+        skip_channels: tuple[Channels, ...] = (48,),
+        decoder_channels: Channels = 256,
         separable: bool = True,
-        dropout: float = 0.1,
+        dropout: Dropout = 0.1,
         loss: LossTerms = CROSS_ENTROPY,
-        class_weights: tuple[float, ...] | None = None,
+        class_weights: tuple[Weight, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))

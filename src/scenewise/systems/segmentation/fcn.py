@@ -16,10 +16,11 @@ Shapes: N images of H x W pixels, C classes.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
@@ -28,7 +29,7 @@ from scenewise.nn.backbone import Backbone, backbone_input
 from scenewise.nn.layers import fcn_head, upsample
 from scenewise.nn.semantic import CROSS_ENTROPY, LossTerms, SegmentationLoss, outputs
 from scenewise.nn.vgg import VGG16, Grid, Padding
-from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
+from scenewise.types import IGNORE, Batch, Dropout, InputSpec, Interface, Output, Weight
 
 UpsamplingName = Literal["bilinear", "learned", "dense"]
 
@@ -77,10 +78,10 @@ class FCN(Model):
         upsampling: UpsamplingName = "bilinear",
         final_upsampling: UpsamplingName = "bilinear",
         at_once: bool = False,
-        dropout: float = 0.5,
-        width_factor: float = 1.0,
+        dropout: Dropout = 0.5,
+        width_factor: Annotated[float, Field(gt=0, le=4)] = 1.0,
         loss: LossTerms = CROSS_ENTROPY,
-        class_weights: tuple[float, ...] | None = None,
+        class_weights: tuple[Weight, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))
@@ -187,11 +188,11 @@ class FCNResNet(Model):
         backbone: str = "resnet50",
         backbone_weights: str | None = None,
         output_stride: Literal[8, 16, 32] = 8,
-        dropout: float = 0.1,
+        dropout: Dropout = 0.1,
         auxiliary: bool = False,
-        auxiliary_weight: float = 0.5,
+        auxiliary_weight: Weight = 0.5,
         loss: LossTerms = CROSS_ENTROPY,
-        class_weights: tuple[float, ...] | None = None,
+        class_weights: tuple[Weight, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))

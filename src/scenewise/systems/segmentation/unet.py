@@ -18,10 +18,11 @@ Shapes: N images of H x W pixels, C classes.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
@@ -29,7 +30,7 @@ from scenewise.model import Model
 from scenewise.nn.semantic import CROSS_ENTROPY, LossTerms, SegmentationLoss, outputs
 from scenewise.ops.border_weights import border_weights
 from scenewise.ops.mirror import mirrored_window
-from scenewise.types import IGNORE, Batch, InputSpec, Interface, Output
+from scenewise.types import IGNORE, Batch, Channels, Dropout, InputSpec, Interface, Output, Positive, Weight
 
 Up = Literal["upconv", "bilinear", "nearest"]
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
@@ -73,17 +74,17 @@ class UNet(Model):
         classes: tuple[str, ...],
         *,
         padding: Literal["valid", "same"] = "valid",
-        width: int = 64,
-        depth: int = 4,
+        width: Channels = 64,
+        depth: Annotated[int, Field(ge=1, le=8)] = 4,
         in_channels: Literal[1, 3] = 3,
         norm: Literal["batch"] | None = None,
-        dropout: float = 0.5,
+        dropout: Dropout = 0.5,
         up: Up = "upconv",
         border_weight: bool = False,
-        w0: float = 10.0,
-        sigma: float = 5.0,
+        w0: Weight = 10.0,
+        sigma: Positive = 5.0,
         loss: LossTerms = CROSS_ENTROPY,
-        class_weights: tuple[float, ...] | None = None,
+        class_weights: tuple[Weight, ...] | None = None,
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or InputSpec(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
