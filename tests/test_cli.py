@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,53 @@ def test_predict_writes_a_picture_and_json_for_each_image(run, checkpoint, photo
     assert "1 of 1 images done" in out
 
 
+@pytest.mark.parametrize("kind", ["itself", "another picture", "annotations"])
+def test_predict_never_writes_over_files_of_the_user(run, checkpoint, photos, tmp_path, kind):
+    out = photos if kind == "itself" else tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    name = {"itself": "a.png", "another picture": "a.png", "annotations": "a_png.json"}[kind]
+    if kind != "itself":
+        (out / name).write_text("the user's own")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    status, _, err = run("predict", photos, "--model", checkpoint, "--out", out)
+    assert status == 2
+    assert str(out / name) in err
+    assert "expected another folder as --out" in err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_predict_into_a_folder_of_the_images_again(run, checkpoint, photos):
+    for _ in range(2):
+        status, out, _ = run("predict", photos, "--model", checkpoint, "--out", photos / "out")
+        assert status == 0
+        assert "3 of 3 images done" in out
+
+
+def test_predict_names_what_it_passes_over(run, checkpoint, photos, tmp_path):
+    for name in ("IMG_1.HEIC", "IMG_2.HEIC", "clip.mp4", "notes.txt", ".hidden"):
+        (photos / name).write_bytes(b"x")
+    status, _, err = run("predict", photos, "--model", checkpoint, "--out", tmp_path / "out")
+    assert status == 0
+    assert "4 files are passed over: IMG_1.HEIC and 1 more .heic, clip.mp4, notes.txt. Save pictures as PNG" in err
+
+
+def test_one_bad_name_or_file_does_not_end_predict(run, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("..jpg", "...png", "a.jpg"):
+        Image.new("RGB", (64, 48), (9, 99, 9)).save(photos / name, format="PNG")
+    os.mkfifo(photos / "pipe.png")
+    (photos / "broken.png").write_bytes(b"no image")
+    status, said, err = run("predict", photos, "--model", "blood-cells", "--out", out)
+    assert status == 2
+    assert "3 of 5 images done" in said
+    assert "pipe.png: no regular file" in err
+    assert "broken.png: not an image" in err
+    assert {path.name for path in out.iterdir() if path.suffix == ".json"} == {
+        "coco_results.json", "__jpg.json", "___png.json", "a.json",
+    }  # fmt: skip
+
+
 def test_proposals_of_a_model_and_of_selective_search(run, checkpoint, tmp_path):
     data = "scenes:count=2,size=64x96,fields=boxes"
     words = ("proposals", "selective-search", "--data", data, "--out", tmp_path / "boxes.safetensors", "--count", "7")
@@ -118,7 +166,7 @@ def test_one_bad_image_does_not_lose_the_others(run, checkpoint, photos, tmp_pat
         (["predict", "PHOTOS", "--model", "CHECKPOINT", "--out", "CHECKPOINT"], "can't be written"),
         (["evaluate", "CHECKPOINT", "--data", "camvit:x"], "did you mean 'camvid'?"),
         (["evaluate", "CHECKPOINT", "--data", "camvid:nowhere"], "nowhere: not found"),
-        (["train", "nowhere.yaml"], "nowhere.yaml: the recipe can't be read"),
+        (["train", "nowhere.yaml"], "nowhere.yaml: not found; expected a recipe"),
         (["train", "--resume", "PHOTOS"], "not the folder of a run"),
         (["train"], "train needs a recipe"),
         (["data", "check", "camvid"], "expected format:path"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -135,7 +136,8 @@ def predict(
     from scenewise.files.images import as_image
     from scenewise.results.coco import CocoResults, category_ids
 
-    names = dict(_outputs(images))
+    names = dict(_outputs(images, out))
+    _keep_inputs(names, out)
     loaded = load_model(model, weights_file)
     predictor = Predictor(
         loaded, precision=precision, procedures=procedures_of(loaded, tiles, scales, flip), device=device_of(device)
@@ -149,13 +151,13 @@ def predict(
         for path, name in names.items():
             try:
                 image, source = as_image(path)
-            except DataError as error:  # one bad file does not lose the others
-                _complain(str(error))
-                failed += 1
-            else:
                 prediction = predictor([image])[0].above(score)
                 prediction.source = source
                 record = prediction.save(out, name, image=image, **options)
+            except (DataError, UsageError) as error:  # one bad file does not lose the others
+                _complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
+                failed += 1
+            else:
                 places = {"picture": str(record.with_suffix(".png")), "json": str(record)}
                 found[str(path)] = {**places, "size": list(prediction.size), **facts(prediction)}
                 words[str(path)] = summary(prediction)
@@ -174,8 +176,8 @@ def predict(
         raise typer.Exit(2)
 
 
-def _outputs(patterns: list[str]) -> Iterator[tuple[Path, str]]:
-    """Each image file that ``patterns`` name, and the name for what is written about it."""
+def _outputs(patterns: list[str], out: Path) -> Iterator[tuple[Path, str]]:
+    """Each image file that ``patterns`` name, and the name for what is written about it to ``out``."""
     import glob
 
     from scenewise.files.images import IMAGE_SUFFIXES
@@ -184,10 +186,9 @@ def _outputs(patterns: list[str]) -> Iterator[tuple[Path, str]]:
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            files, base = _images_below(path, out), path
             if not files:
                 raise UsageError(f"{path}: no image in this folder; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
-            base = path
         elif path.exists() or not glob.has_magic(pattern):
             files, base = [path], path.parent
         else:
@@ -198,13 +199,58 @@ def _outputs(patterns: list[str]) -> Iterator[tuple[Path, str]]:
         for file in files:
             inside = file.relative_to(base) if file.is_relative_to(base) else Path(file.name)
             name = inside.with_suffix("").as_posix()
-            if name in taken:  # a.jpg beside a.png, or the same name in two folders
+            if name in taken or not inside.stem.strip(
+                "."
+            ):  # a.jpg beside a.png, the same name in two folders; or ..jpg
                 name = inside.as_posix().replace(".", "_")
-            number = 2
+            number, start = 2, name
             while name in taken:
-                name, number = f"{inside.with_suffix('').as_posix()}-{number}", number + 1
+                name, number = f"{start}-{number}", number + 1
             taken.add(name)
             yield file, name
+
+
+def _images_below(folder: Path, out: Path) -> list[Path]:
+    """The images in ``folder`` and its sub-folders but ``out``, sorted; says which other files are there."""
+    from scenewise.data.folders import passed_over
+    from scenewise.files.images import IMAGE_SUFFIXES
+
+    results = out.resolve()
+    images: list[Path] = []
+    others: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or (results != folder.resolve() and results in path.resolve().parents):
+            continue
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(path)
+        elif not path.name.startswith("."):
+            others.append(path.relative_to(folder).as_posix())
+    if others:
+        _complain(f"{folder}: {passed_over(others)}")
+    return images
+
+
+def _keep_inputs(names: dict[Path, str], out: Path) -> None:
+    """Raise a :class:`UsageError` where what is written to ``out`` would take the place of an image, or of a file that
+    no prediction wrote."""
+    inputs = {(found.st_dev, found.st_ino): path for path in names if (found := _stat(path)) is not None}
+    for path, name in names.items():
+        written = [out / f"{name}.png", out / f"{name}.json"]
+        there = {file: found for file in written if (found := _stat(file)) is not None}
+        for file, found in there.items():
+            place = f"what is found in {path} would take its place; expected another folder as --out"
+            if (found.st_dev, found.st_ino) in inputs:
+                raise UsageError(f"{file}: is one of the images, and {place}")
+            if len(there) == 1:  # a prediction is both
+                other = next(other for other in written if other != file)
+                raise UsageError(f"{file}: no prediction wrote it ({other.name} is not beside it), and {place}")
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
 
 
 def _look(model: Model) -> dict[str, Any]:
