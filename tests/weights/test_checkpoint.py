@@ -242,9 +242,7 @@ def test_a_full_disk_is_named(model, saved):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(
-            StorageError, match=r"can't be written \(.*too large.*\); the file of that name is as"
-        ):
+        with pytest.raises(StorageError, match=r"can't be written \(.*too large.*\); the file of that name is as"):
             save_checkpoint(model, saved)
         with pytest.raises(StorageError, match=r"can't be written \(File too large\); there is no file of that name"):
             write_text(saved.with_name("a.txt"), "x" * 5000)
