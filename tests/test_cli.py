@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,20 @@ def test_predict_into_a_folder_of_the_images_again(run, checkpoint, photos):
         status, out, _ = run("predict", photos, "--model", checkpoint, "--out", photos / "out")
         assert status == 0
         assert "3 of 3 images done" in out
+
+
+def test_warnings_are_one_line(run, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("scenewise.files.images._told", set())
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
+    Image.fromarray(np.full((64, 64), 4000, np.uint16)).save(tmp_path / "camera.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        status, _, err = run("predict", tmp_path / "camera.png", "--model", checkpoint, "--out", tmp_path / "out")
+    assert status == 0
+    assert err.startswith(
+        f"scenewise: warning: {tmp_path / 'camera.png'}: 16-bit grey with values from 4000 to 4000 only"
+    )
+    assert err.count("\n") == 1
 
 
 def test_predict_names_what_it_passes_over(run, checkpoint, photos, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 import subprocess
@@ -307,3 +308,28 @@ def test_validation_images_need_not_divide_among_the_processes(tiny_recipe):
     two = train(tiny_recipe(**common, trainer__name="two", trainer__devices=2), quiet=True)
     assert two.scores["val/loss"] == pytest.approx(one.scores["val/loss"], rel=1e-4)
     assert two.scores["images"] == one.scores["images"] == 3
+
+
+def test_a_full_disk_says_what_is_whole_and_how_to_go_on(tmp_path, tiny_recipe, monkeypatch):
+    """The disk has no room for the second training state; with room again the run goes on."""
+    from scenewise.files import atomic
+
+    written, replace = [], os.replace
+
+    def fail_at_second(source, target):
+        written.append(Path(target).name)
+        if written.count("state.safetensors") == 2 and written[-1] == "state.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", fail_at_second)
+    message = (
+        r"^step \d+: .*state\.safetensors: can't be written \(No space left on device\); the file of that name is as it "
+        r"was before\. Whole from before: state\.safetensors.* Make room, then go on with: scenewise train --resume .*run$"
+    )
+    with pytest.raises(TrainingError, match=message) as caught:
+        train(tiny_recipe(trainer__save_every=1), quiet=True)
+    assert caught.value.status == 2
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+    assert train(resume=tmp_path / "run", quiet=True).finished

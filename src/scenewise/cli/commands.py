@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -53,6 +54,7 @@ DEFAULT_MODEL = "street-scenes"
 
 def main() -> None:
     """Run the command; errors that a user can cause are one message without a traceback."""
+    warnings.showwarning = _show_warning
     try:
         status = app(standalone_mode=False)  # an Exit's status, or None
     except ScenewiseError as error:
@@ -74,6 +76,18 @@ def _usage_status(error: Exception) -> int | None:
         error.show()
         return int(error.exit_code)
     return 130 if type(error).__name__ == "Abort" else None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line, without the place in the code that gave it."""
+    print(f"scenewise: warning: {message}", file=file or sys.stderr)
 
 
 def _complain(message: str) -> None:

@@ -19,7 +19,7 @@ from scenewise.engine.players import freeze, make_players
 from scenewise.engine.proposals import write_proposals
 from scenewise.engine.run import Run
 from scenewise.errors import UsageError
-from scenewise.files.atomic import atomic_path, write_json, write_text
+from scenewise.files.atomic import atomic_path, make_folder, write_json, write_text
 from scenewise.recipe import Recipe, stage_number
 from scenewise.weights.load import load
 
@@ -28,7 +28,7 @@ Train = Callable[[Recipe, Path, bool], Run]  # one stage: its recipe, its folder
 
 def train_stages(recipe: Recipe, folder: Path, train: Train, tell: Callable[[str], None]) -> Run:
     """Run the stages of ``recipe`` that are not done yet; the last one's run, as that of ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     stages = recipe.staged()
     for number, stage in enumerate(stages, 1):

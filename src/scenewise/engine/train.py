@@ -26,7 +26,7 @@ from scenewise.engine.loop import Loop
 from scenewise.engine.run import Run
 from scenewise.engine.stages import check_stages, train_stages
 from scenewise.errors import TrainingError, UsageError
-from scenewise.files.atomic import remove_leftovers, write_text
+from scenewise.files.atomic import make_folder, remove_leftovers, write_text
 from scenewise.model import Model
 from scenewise.recipe import Recipe, load_recipe
 
@@ -221,7 +221,7 @@ def _train_process(
     try:
         loop = Loop(fabric, recipe, folder, in_hand, transform, quiet or fabric.global_rank > 0)
         if fabric.global_rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_text(folder / "recipe.yaml", recipe.to_yaml())  # first of all: a run that is killed can be resumed
         if resume:
             loop.resume()

@@ -23,15 +23,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode
-    except ValueError:
-        raise UsageError(f"{str(path)!r}: not a file's name") from None
-    except OSError as error:
-        kind = StorageError if error.errno in FULL else UsageError
-        raise kind(f"{path}: can't be written ({error.strerror})") from None
     try:
         yield temporary
         temporary.chmod(mode)  # some writers make files that none but their owner may read
@@ -44,6 +39,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # why a file can't be made that may be made
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise UsageError(f"{str(path)!r}: not a file's name") from None
+    except OSError as error:
+        kind = StorageError if error.errno in FULL else UsageError
+        raise kind(f"{path}: can't be written ({error.strerror})") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where it is not there. Errors as for :func:`atomic_path`."""
+    with _told(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def as_it_was(path: str | Path) -> str:

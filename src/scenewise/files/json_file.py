@@ -27,12 +27,12 @@ def read_json(path: Path, *, what: str = "") -> Any:
 def parse_json(text: str, where: str) -> Any:
     """The value of a JSON ``text``. Errors as for :func:`read_json`; their messages begin with ``where``."""
     try:
-        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique)
+        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise DataError(f"{where}: not valid JSON: nested too deeply") from None
-    except _Twice as error:
+    except KeyTwice as error:
         raise DataError(f"{where}: the key {error.args[0]!r} is there twice in one object; expected once") from None
     except ValueError as error:  # Python's limit to the digits of an integer
         raise DataError(f"{where}: a number can't be read ({str(error).partition(';')[0]})") from None
@@ -63,16 +63,17 @@ def as_side(value: Any) -> int | None:
     return int(number) if number is not None and 0 <= number < 2**31 and number.is_integer() else None
 
 
-class _Twice(Exception):
-    pass
+class KeyTwice(Exception):
+    """An object has a key twice; programs differ in which one counts. The argument is the key."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of ``pairs``, for ``json``'s ``object_pairs_hook``. Raises :class:`KeyTwice`."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _Twice(key)
+                raise KeyTwice(key)
             seen.add(key)
     return found

@@ -93,7 +93,7 @@ CURE = "Copy or download the file again, or use another checkpoint of the run"
 
 def reason_of(error: BaseException) -> str:
     """The first line of what ``error`` says, or its kind."""
-    lines = str(error).strip().splitlines()
+    lines = str(error).strip().removeprefix("Error while serializing: I/O error: ").splitlines()
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 

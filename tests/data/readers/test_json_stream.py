@@ -105,3 +105,27 @@ def test_a_changed_file_is_noticed(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(DataError, match="was changed after it was opened"):
         read_at(path, [2], [3])
+
+
+TWICE = {
+    "in an element": '{"annotations": [{"id": 1}, {"id": 2, "b": 3, "id": 4}]}',
+    "below": '{"annotations": [{"id": 1, "s": {"c": [1], "size": 2, "c": 3}}]}',
+    "written otherwise": '{"annotations": [{"id": 1, "ab": 2, "a\\u0062": 3}]}',
+    "in a value": '{"info": {"x": 1, "x": 2}, "annotations": []}',
+    "in a list": '{"annotations": [[{"x": 1}, {"y": 1, "y": 2}]]}',
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_key_twice_in_one_object_is_named(tmp_path, case):
+    path = tmp_path / "a.json"
+    path.write_text(TWICE[case])
+    with pytest.raises(DataError, match=r"a\.json: line 1, column \d+: the key '\w+' is there twice in one object"):
+        read_all(path)
+
+
+def test_colons_and_braces_in_texts_are_no_keys(tmp_path):
+    element = {"a:b": 'x": {"y": 1, "y"', "c": {"d": ":", "e": [{"f": "\\"}]}, "é": "::"}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"annotations": [element] * 50}, ensure_ascii=False), encoding="utf-8")
+    assert read_all(path)[0] == {"annotations": [element] * 50}

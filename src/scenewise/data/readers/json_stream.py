@@ -17,18 +17,20 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scenewise.data.names import printable
 from scenewise.errors import DataError
+from scenewise.files.json_file import KeyTwice, unique_keys
 
 CHUNK = 1 << 20  # bytes a read
 _SPACE = " \t\n\r"
 _TAIL = 16  # a fault so near the end of what has been read may be a token that goes on; the longest is -Infinity
 _BOM = "\xef\xbb\xbf"
 
-_decoder = json.JSONDecoder()
+_decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
 
-_QUOTE, _OPEN, _CLOSE, _BACKSLASH = 1, 2, 3, 4
-_KINDS = bytearray(256)  # of the bytes that tell where a value ends
-for _byte, _kind in zip(b'"[{]}\\', (_QUOTE, _OPEN, _OPEN, _CLOSE, _CLOSE, _BACKSLASH), strict=True):
+_QUOTE, _OPEN, _CLOSE, _BACKSLASH, _COLON = 1, 2, 3, 4, 5
+_KINDS = bytearray(256)  # of the bytes that tell where a value ends, and how many keys an object has
+for _byte, _kind in zip(b'"[{]}\\:', (_QUOTE, _OPEN, _OPEN, _CLOSE, _CLOSE, _BACKSLASH, _COLON), strict=True):
     _KINDS[_byte] = _kind
 
 
@@ -142,7 +144,7 @@ class JsonStream:
         """All whole elements in what has been read, where they are objects and arrays without a fault; then they are
         passed. None where they are not: one at a time, they are read with an error that tells the place."""
         start = self._at
-        begins, ends = _bounds(self._text[start:].encode("latin-1"))
+        begins, ends, keys, inner = _bounds(self._text[start:].encode("latin-1"))
         if not len(ends):
             return None
         stop = start + int(ends[-1])
@@ -155,6 +157,9 @@ class JsonStream:
             return None
         if len(values) != len(ends):  # there are numbers or texts among them
             return None
+        found = sum(len(value) for value in values if type(value) is dict)
+        if found != keys or (inner and _keys_below(values) != inner):
+            return None  # an object has a key twice
         self._at = stop
         return Elements(self._base + start + begins, ends - begins, values)
 
@@ -203,6 +208,9 @@ class JsonStream:
                     raise self._error(error.msg, error.pos) from None
             except RecursionError:
                 raise self._error("nested too deeply") from None
+            except KeyTwice as error:
+                message = f"the key {printable(str(error.args[0]))!r} is there twice in one object; expected once"
+                raise self._error(message, valid=True) from None
             except ValueError as error:  # Python's limit to the digits of an integer
                 raise self._error(f"a number can't be read ({str(error).partition(';')[0]})", valid=True) from None
             else:
@@ -237,8 +245,9 @@ class JsonStream:
         return DataError(f"{self.path}: {what}line {line}, column {column}: {expected}.{ended}".rstrip("."))
 
 
-def _bounds(raw: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the objects and arrays in ``raw``, the inside of an array, begin and end; without the last if it is cut."""
+def _bounds(raw: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]:
+    """Where the objects and arrays in ``raw``, the inside of an array, begin and end, without the last if it is cut;
+    how many keys these objects have, and how many the objects inside them."""
     kinds = np.frombuffer(raw.translate(_KINDS), np.uint8)
     places = np.flatnonzero(kinds != 0)
     kinds = kinds[places]
@@ -250,13 +259,33 @@ def _bounds(raw: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         kept = (kinds != _BACKSLASH) & ~np.isin(places, after[counts % 2 == 1])
         places, kinds = places[kept], kinds[kept]
     inside = np.cumsum(kinds == _QUOTE, dtype=np.uint8) & 1  # a text, after an odd count of quotes
-    steps = ((kinds == _OPEN).view(np.int8) - (kinds == _CLOSE).view(np.int8)) * (1 - inside.view(np.int8))
+    outside = 1 - inside.view(np.int8)
+    steps = ((kinds == _OPEN).view(np.int8) - (kinds == _CLOSE).view(np.int8)) * outside
     depth = np.cumsum(steps, dtype=np.int32)
     beyond = np.flatnonzero(depth < 0)  # from the end of the array itself on
-    inner = slice(int(beyond[0]) if len(beyond) else len(places))
-    places, steps, depth = places[inner], steps[inner], depth[inner]
-    begins, ends = places[(steps == 1) & (depth == 1)], places[(steps == -1) & (depth == 0)] + 1
-    return begins[: len(ends)], ends
+    stop = int(beyond[0]) if len(beyond) else len(places)
+    ends = np.flatnonzero((steps[:stop] == -1) & (depth[:stop] == 0))
+    if not len(ends):
+        return places[:0], places[:0], 0, 0
+    whole = slice(int(ends[-1]) + 1)
+    begins = places[whole][(steps[whole] == 1) & (depth[whole] == 1)]
+    colons = depth[whole][(kinds[whole] == _COLON) & (outside[whole] == 1)]
+    keys = int((colons == 1).sum())
+    return begins[: len(ends)], places[ends] + 1, keys, len(colons) - keys
+
+
+def _keys_below(values: list[Any]) -> int:
+    """How many keys the objects inside ``values``, objects and arrays themselves, have."""
+    count = 0
+    waiting = [part for value in values for part in (value.values() if type(value) is dict else value)]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is dict:
+            count += len(value)
+            waiting.extend(value.values())
+        elif type(value) is list and value and type(value[0]) in (dict, list):
+            waiting.extend(value)
+    return count
 
 
 def read_at(path: Path, starts: Iterable[int], lengths: Iterable[int], *, size: int | None = None) -> list[Any]:
