@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scenewise.errors import ScenewiseError
     from scenewise.metrics.base import Metric
     from scenewise.model import Model
+    from scenewise.pipeline import Pipeline
     from scenewise.results.picture import draw_sample
     from scenewise.results.prediction import Prediction
     from scenewise.types import Batch, InputSpec, Interface, Output, Skeleton
@@ -41,6 +42,7 @@ _HOMES = {
     "Metric": "metrics.base",
     "Model": "model",
     "Output": "types",
+    "Pipeline": "pipeline",
     "Prediction": "results.prediction",
     "Predictor": "engine.predict",
     "Run": "engine.run",
@@ -66,6 +68,7 @@ __all__ = [
     "Metric",
     "Model",
     "Output",
+    "Pipeline",
     "Prediction",
     "Predictor",
     "Run",

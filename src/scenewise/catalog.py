@@ -10,7 +10,7 @@ import operator
 import re
 import reprlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -387,20 +387,41 @@ def with_classes(name: str, classes: tuple[str, ...], arguments: Mapping[str, An
     return {"classes": classes, **arguments} if "classes" in options(name) else dict(arguments)
 
 
-def plain_arguments(model: Model) -> dict[str, Any]:
+def plain_arguments(model: Model, describe: Callable[[Model], Any] | None = None) -> dict[str, Any]:
     """``model.arguments`` without its classes, as JSON and YAML can hold them; ``build`` takes them back.
 
     None is left out where it is the default; elsewhere it is a value as good as others (``multi_grid: null``).
+
+    Args:
+        model: of any system.
+        describe: what stands for an argument that is a model itself, as a pipeline has them; None: it is refused.
+
+    Raises:
+        UsageError: an argument is a model, and nothing describes it.
     """
-    from scenewise.model import declared_arguments
+    from scenewise.model import Model, declared_arguments
 
     declared = declared_arguments(type(model))
     plain = {}
     for key, value in model.arguments.items():
         if key == "classes" or (value is None and declared[key][0].default is None):
             continue
-        plain[key] = _plain(value)
+        if isinstance(value, Model):
+            if describe is None:
+                raise UsageError(
+                    f"{type(model).__name__}: {key} is a model, which a recipe can't hold; train models one by one"
+                )
+            plain[key] = describe(value)
+        else:
+            plain[key] = _plain(value)
     return plain
+
+
+def is_model(option: Option) -> bool:
+    """Whether ``option`` takes a model."""
+    from scenewise.model import Model
+
+    return any(isinstance(t, type) and issubclass(t, Model) for t in (option.type, *typing.get_args(option.type)))
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,8 @@ import torch
 
 import scenewise
 from scenewise import Prediction
-from scenewise.fields.table import FIELDS, INPUTS, from_view, given, misfit, restore
+from scenewise.errors import UsageError
+from scenewise.fields.table import FIELDS, INPUTS, from_crop, from_view, given, misfit, restore
 from scenewise.ops.views import View
 from scenewise.types import Described, Output, Target
 
@@ -99,6 +100,36 @@ def test_a_view_is_undone_for_every_map(turns, flip):
         value = values()[name]
         found = from_view(Output(view.size, **{name: view.map(value)}), view, SIZE, None)
         assert torch.equal(getattr(found, name), value), name
+
+
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (3, 5), (-2, -1), (17, 9), (20, 2), (2, -4), (-6, 30)])
+def test_what_a_crop_has_is_put_into_the_image(left, top):
+    """A crop of 4 x 6 pixels that was fed at twice its size, in an image of 12 x 20; also where it leaves the image."""
+    masks = torch.zeros(1, 8, 12, dtype=torch.bool)
+    masks[0, 2:4, 6:10] = True
+    crop = Output(
+        (8, 12),
+        boxes=torch.tensor([[6.0, 2, 10, 4]]),
+        labels=torch.tensor([1]),
+        masks=masks,
+        keypoints=torch.tensor([[[7.0, 3, 2]]]),
+    )
+    found = from_crop(crop, left, top, (4, 6), (12, 20))
+    assert found.size == (12, 20)
+    assert found.boxes.tolist() == [[left + 3, top + 1, left + 5, top + 2]]
+    assert found.keypoints.tolist() == [[[left + 3.5, top + 1.5, 2]]]
+    assert found.labels is crop.labels
+    wanted = [[top + 1, x] for x in (left + 3, left + 4) if 0 <= x < 20 and 0 <= top + 1 < 12]
+    assert found.masks.shape == (1, 12, 20)
+    assert found.masks[0].nonzero().tolist() == wanted
+
+
+def test_what_has_no_place_in_another_image_is_refused():
+    assert {name for name, field in FIELDS.items() if field.shifts} == {
+        "labels", "scores", "boxes", "masks", "keypoints",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="depth of a crop can't be put into the whole image"):
+        from_crop(Output((4, 6), depth=torch.ones(4, 6)), 1, 2, (4, 6), (12, 20))
 
 
 def test_what_does_not_fit_is_named():

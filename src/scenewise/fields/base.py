@@ -4,8 +4,8 @@ A value is the tensor of one image. Everything that is generic (mapping back to 
 JSON, pictures, crops) is a loop over the table, so a field says about itself:
 
 * its shape, and what does not fit (:meth:`Field.misfit`);
-* how it goes back to the image, from a resized one (:meth:`Field.resize`, :meth:`Field.restore`) and from a view
-  (:meth:`Field.move_back`);
+* how it goes back to the image, from a resized one (:meth:`Field.resize`, :meth:`Field.restore`), from a view
+  (:meth:`Field.move_back`) and from a crop (:meth:`Field.shift`);
 * how several of it become one (``fusion``, :meth:`Field.canvas`);
 * how it is written and read (``storage``, :meth:`Field.encode`, :meth:`Field.decode`);
 * how it is painted (``layer`` and what goes with it);
@@ -113,8 +113,14 @@ class Field:
         """The value in the upright image of size ``view.upright``, from a ``view`` of it."""
         return value
 
-    def shift(self, value: Tensor, left: float, top: float) -> Tensor:
-        """The value of a crop in the image that it was cut from, at column ``left`` and row ``top``.
+    @property
+    def shifts(self) -> bool:
+        """Whether :meth:`shift` has a value for the whole image."""
+        return type(self).shift is not Field.shift
+
+    def shift(self, value: Tensor, left: int, top: int, size: Size) -> Tensor:
+        """The value of a crop in the image of ``size`` that it was cut from, at column ``left`` and row ``top``; a crop
+        may begin before the image and end behind it.
 
         Raises:
             UsageError: it has no place in another image.

@@ -149,7 +149,7 @@ class Keypoints(Field):
             return moved
         return moved[:, (skeleton or Skeleton()).mirrored_order(value.shape[1])]
 
-    def shift(self, value: Tensor, left: float, top: float) -> Tensor:
+    def shift(self, value: Tensor, left: int, top: int, size: Size) -> Tensor:
         """Shifted."""
         return value + value.new_tensor([left, top, 0])
 

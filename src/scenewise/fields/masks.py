@@ -46,6 +46,15 @@ class Masks(Field):
         """Turned and mirrored."""
         return view.map_back(value)
 
+    def shift(self, value: Tensor, left: int, top: int, size: Size) -> Tensor:
+        """Laid into an empty image; what lies outside of it is cut off."""
+        whole = value.new_zeros((len(value), *size))
+        y1, x1 = max(0, top), max(0, left)
+        y2, x2 = (min(side, at + n) for side, at, n in zip(size, (top, left), value.shape[-2:], strict=True))
+        if y1 < y2 and x1 < x2:
+            whole[:, y1:y2, x1:x2] = value[:, y1 - top : y2 - top, x1 - left : x2 - left]
+        return whole
+
     def encode(self, value: Tensor, whole: Described) -> Any:
         """K run-length codes, as COCO has them."""
         return codes_of(value)

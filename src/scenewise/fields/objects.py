@@ -47,7 +47,7 @@ class Boxes(Field):
         """Turned and mirrored."""
         return view.boxes_back(value)
 
-    def shift(self, value: Tensor, left: float, top: float) -> Tensor:
+    def shift(self, value: Tensor, left: int, top: int, size: Size) -> Tensor:
         """Shifted."""
         return value + value.new_tensor([left, top, left, top])
 
@@ -92,7 +92,7 @@ class Labels(Field):
         """Labels that are no class."""
         return wrong_label(value, self.name, whole.classes)
 
-    def shift(self, value: Tensor, left: float, top: float) -> Tensor:
+    def shift(self, value: Tensor, left: int, top: int, size: Size) -> Tensor:
         """As they are."""
         return value
 
@@ -149,7 +149,7 @@ class Scores(Field):
         """Scores that are not finite."""
         return not_finite(value, self.name)
 
-    def shift(self, value: Tensor, left: float, top: float) -> Tensor:
+    def shift(self, value: Tensor, left: int, top: int, size: Size) -> Tensor:
         """As they are."""
         return value
 

@@ -111,6 +111,20 @@ def from_view(output: Output, view: View, size: Size, skeleton: Skeleton | None)
     return dataclasses.replace(output, size=size, **values)  # type: ignore[arg-type]
 
 
+def from_crop(output: Output, left: int, top: int, crop: Size, size: Size) -> Output:
+    """What was found in a ``crop`` of that size, cut from the image of ``size`` at column ``left`` and row ``top`` and
+    resized for the model, in the coordinates of the image.
+
+    Raises:
+        UsageError: it has a field that has no place in the whole image.
+    """
+    values = {
+        name: FIELDS[name].shift(FIELDS[name].resize(value, output.size, crop), left, top, size)
+        for name, value in given(output).items()
+    }
+    return dataclasses.replace(output, size=size, **values)  # type: ignore[arg-type]
+
+
 def summary(output: Described) -> list[str]:
     """What was found, in a few words each."""
     found = [words for name, value in given(output).items() for words in FIELDS[name].summary(value, output)]

@@ -1,8 +1,9 @@
 """Self-describing checkpoints: one safetensors file whose header says what the model is. No pickle is ever run.
 
 The header holds one entry ``scenewise``: JSON with the system's name, the constructor's arguments, the class names,
-the input spec, and what is known of the model (metrics, data, colours, terms). Training state for resume is a file of
-its own (:mod:`scenewise.engine.state`).
+the input spec, and what is known of the model (metrics, data, colours, terms). Where an argument is a model itself, as
+those of a pipeline, its own such header stands there, and its tensors are in the file with the rest, their names behind
+the argument's. Training state for resume is a file of its own (:mod:`scenewise.engine.state`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scenewise.catalog import SYSTEMS, build, name_of, options, plain_arguments
+from scenewise.catalog import SYSTEMS, build, is_model, name_of, options, plain_arguments
 from scenewise.errors import CheckpointError, ScenewiseError, UsageError, suggest
 from scenewise.files.tensors import read_tensors, safetensors_header, write_tensors
 from scenewise.model import Model
@@ -49,18 +50,20 @@ def save_checkpoint(
     tensors = dict(model.state_dict() if state is None else state)
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    header = {
-        "format": FORMAT,
-        "scenewise": VERSION,
+    header = {"format": FORMAT, "scenewise": VERSION, **_described(model), "info": {**model.info, **info}}
+    write_tensors(path, tensors, {"scenewise": json.dumps(header, ensure_ascii=False)})
+
+
+def _described(model: Model) -> dict[str, Any]:
+    """What a header says of ``model``, and of the models among its arguments."""
+    described: dict[str, Any] = {
         "system": name_of(model),
-        "arguments": plain_arguments(model),
+        "arguments": plain_arguments(model, _described),
         "classes": list(model.classes),
         "input": model.input.to_dict(),
-        "info": {**model.info, **info},
+        "info": model.info,
     }
-    if model.skeleton is not None:
-        header["skeleton"] = model.skeleton.to_dict()
-    write_tensors(path, tensors, {"scenewise": json.dumps(header, ensure_ascii=False)})
+    return described if model.skeleton is None else {**described, "skeleton": model.skeleton.to_dict()}
 
 
 def load_checkpoint(path: str | Path) -> Model:
@@ -93,13 +96,17 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") not in (*FORMER, FORMAT):
         found = header.get("format") if isinstance(header, dict) else header
         raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads formats 1 to {FORMAT}")
-    for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
-        if not isinstance(header.get(key), kind):
-            raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
+    _check_description(header, path)
     return header
 
 
-def _skeleton(header: dict[str, Any], path: str | Path) -> Skeleton | None:
+def _check_description(header: Mapping[str, Any], path: str | Path) -> None:
+    for key, kind in (("system", str), ("arguments", dict), ("classes", list), ("input", dict)):
+        if not isinstance(header.get(key), kind):
+            raise CheckpointError(f"{path}: its header's {key!r} is {header.get(key)!r}; expected a {kind.__name__}")
+
+
+def _skeleton(header: Mapping[str, Any], path: str | Path) -> Skeleton | None:
     if "skeleton" not in header:
         return None
     try:
@@ -118,30 +125,48 @@ def _build(header: dict[str, Any], path: str | Path) -> Model:
     if header["format"] in FORMER:
         arguments = todays_arguments(name, arguments)
     try:
-        return _made(name, header["classes"], arguments, header["input"])
+        return _made(name, header["classes"], arguments, header["input"], path)
+    except CheckpointError:
+        raise
     except ScenewiseError as error:
         raise CheckpointError(
             f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}"
         ) from None
 
 
-def _made(name: str, classes: Sequence[str], arguments: Mapping[str, Any], spec: dict[str, Any]) -> Model:
+def _made(
+    name: str, classes: Sequence[str], arguments: Mapping[str, Any], spec: dict[str, Any], path: str | Path
+) -> Model:
     """The model that a checkpoint's header describes, with random weights."""
+    takes = options(name)
     arguments = {k: v for k, v in arguments.items() if k != "backbone_weights"}
-    if "input" in options(name):
-        return build(name, classes, **{**arguments, "input": spec})
+    for key, value in arguments.items():
+        if key in takes and is_model(takes[key]) and isinstance(value, Mapping):
+            arguments[key] = _made_within(value, path)
+    if "input" in takes:
+        return build(name, classes, **{**arguments, "input": InputSpec.from_dict(spec)})
     model = build(name, classes, **arguments)
     model.input = InputSpec.from_dict(spec)
     return model
 
 
+def _made_within(header: Mapping[str, Any], path: str | Path) -> Model:
+    """The model that the header of a part describes, with random weights and all else that the header tells."""
+    _check_description(header, path)
+    model = _made(header["system"], header["classes"], header["arguments"], header["input"], path)
+    model.info = dict(header.get("info", {}))
+    model.skeleton = _skeleton(header, path)
+    return model
+
+
 def _check_buildable(model: Model, path: Path) -> None:
     """Raise a :class:`CheckpointError` unless loading would build a model with the tensors that ``model`` has."""
-    system, arguments, spec = name_of(model), plain_arguments(model), model.input.to_dict()
-    key = json.dumps([system, list(model.classes), arguments, spec])
+    described = _described(model)
+    system, arguments, spec = described["system"], described["arguments"], described["input"]
+    key = json.dumps([system, described["classes"], arguments, spec])
     if key not in _SHAPES:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no memory, no random numbers
-            twin = _made(system, model.classes, arguments, spec)
+            twin = _made(system, model.classes, arguments, spec, path)
         _SHAPES[key] = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
     expected = _SHAPES[key]
     found = {name: tuple(value.shape) for name, value in model.state_dict().items()}

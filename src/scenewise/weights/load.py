@@ -1,15 +1,27 @@
-"""``load``: a model by a packaged or published name, or from a checkpoint's path."""
+"""``load``: a model by a packaged or published name, from a checkpoint's path, or from the file of a pipeline.
+
+The file of a pipeline is YAML, and lists models as :func:`load` takes them. From the second on, each may have the
+options of :class:`~scenewise.pipeline.Pipeline` beside it. Paths are relative to the file::
+
+    pipeline:
+      - people.safetensors
+      - {model: pose.safetensors, enlarge: 1.25, ratio: 1.37}
+"""
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from scenewise.catalog import build
 from scenewise.errors import CheckpointError, UsageError, suggest
+from scenewise.files.yaml_file import read_yaml
 from scenewise.model import Model
 from scenewise.weights.checkpoint import load_checkpoint
 
 PACKAGED = ("street-scenes", "blood-cells", "nuclei")  # names of the checkpoints in scenewise/weights
+PIPELINE_FILES = (".yaml", ".yml")
 
 
 def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
@@ -17,11 +29,13 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
 
     Args:
         model: the name of a model that comes with scenewise (``street-scenes``, ``blood-cells``, ``nuclei``), of
-            published weights (``torchvision/deeplabv3_resnet50``), or a checkpoint's path.
+            published weights (``torchvision/deeplabv3_resnet50``), a checkpoint's path, or that of a YAML file which
+            lists the models of a pipeline.
         weights_file: for published weights: a local file in their own format, in place of a download.
 
     Raises:
         CheckpointError: the file is missing or does not fit.
+        UsageError: the file of a pipeline is no such list, or its models don't fit together.
         DownloadError: published weights could not be fetched or verified.
     """
     name = str(model)
@@ -43,4 +57,48 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
         raise CheckpointError(
             f"{name}: neither a file nor a known name{suggest(name, known)}; known names: {', '.join(known)}"
         )
+    if Path(model).suffix.lower() in PIPELINE_FILES:
+        return _load_pipeline(Path(model))
     return load_checkpoint(model)
+
+
+def _load_pipeline(path: Path) -> Model:
+    """The models that the YAML file ``path`` lists, in a row."""
+    first, *others = _listed(path)
+    if set(first) != {"model"}:
+        option = next(key for key in first if key != "model")
+        raise UsageError(f"{path}: pipeline[0] has {option!r}; options stand beside the second and later models")
+    model = _load_part(path, first["model"], 0)
+    for number, options in enumerate(others, 1):
+        part = _load_part(path, options["model"], number)
+        try:
+            given = {key: value for key, value in options.items() if key != "model"}
+            model = build("scenewise.pipeline:Pipeline", (), first=model, second=part, **given)
+        except UsageError as error:
+            raise UsageError(f"{path}: pipeline[{number}]: {error}") from None
+    return model.eval()
+
+
+def _listed(path: Path) -> list[dict[str, Any]]:
+    """The entries of the file of a pipeline, each a mapping with a ``model``."""
+    values = read_yaml(path, what="the list of a pipeline")
+    if not isinstance(values, dict) or list(values) != ["pipeline"] or not isinstance(values["pipeline"], list):
+        found = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        raise UsageError(f"{path}: holds {found}; expected one entry, pipeline: a list of models")
+    entries = [{"model": entry} if isinstance(entry, str) else entry for entry in values["pipeline"]]
+    if len(entries) < 2:
+        raise UsageError(f"{path}: pipeline has {len(entries)} entries; expected two models or more")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
+            raise UsageError(
+                f"{path}: pipeline[{number}] is {entry!r}; expected a checkpoint, a name, or "
+                "{model: ..., option: ...}"
+            )
+    return entries
+
+
+def _load_part(path: Path, name: str, number: int) -> Model:
+    if Path(name).suffix.lower() in PIPELINE_FILES:
+        raise UsageError(f"{path}: pipeline[{number}] is {name!r}, a pipeline; list its models here instead")
+    beside = path.parent / name
+    return load(beside if beside.exists() else name)
