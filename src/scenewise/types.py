@@ -371,7 +371,8 @@ class Batch:
         if len(self.inputs.get(name, ())) != len(self):
             found = len(self.inputs.get(name, ()))
             raise UsageError(
-                f"input {name!r} was given for {found} of {len(self)} images; this model takes one per image"
+                f"input {name!r} was given for {found} of {len(self)} images; this model takes one per image: "
+                f"inputs={{{name!r}: ...}}, or --input {name}=PATH in the command"
             )
         return _padded(self.inputs[name], (self.images.shape[-2], self.images.shape[-1]))
 

@@ -14,15 +14,24 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from scenewise.cli.options import (
+    AverageOption,
     BadRecordOption,
+    BlendOption,
     DeviceOption,
     FlipOption,
+    FuseOption,
+    InputOption,
     JsonOption,
     ModelOption,
     NeedsOption,
+    OverlapOption,
     PrecisionOption,
+    Procedures,
+    ProposalsOption,
     ScalesOption,
+    SkeletonOption,
     TilesOption,
+    TurnsOption,
     WeightsOption,
     device_of,
     inputs_of,
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from scenewise.data import DataSet
+    from scenewise.data.inputs import InputFile
     from scenewise.model import Model
 
 app = typer.Typer(
@@ -137,7 +147,15 @@ def predict(
     precision: PrecisionOption = "32",
     flip: FlipOption = False,
     scales: ScalesOption = None,
+    turns: TurnsOption = None,
+    fuse: FuseOption = None,
     tiles: TilesOption = None,
+    overlap: OverlapOption = None,
+    blend: BlendOption = None,
+    average: AverageOption = None,
+    skeleton: SkeletonOption = None,
+    proposals: ProposalsOption = None,
+    input: InputOption = None,
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -152,41 +170,39 @@ def predict(
 
     names = dict(_outputs(images, out))
     _keep_inputs(names, out)
-    loaded = load_model(model, weights_file)
+    loaded = load_model(model, weights_file, skeleton)
+    words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
+    further = _opened_inputs(inputs_of(loaded, input, proposals), list(names))
     predictor = Predictor(
-        loaded, precision=precision, procedures=procedures_of(loaded, tiles, scales, flip), device=device_of(device)
+        loaded, precision=precision, procedures=procedures_of(loaded, words), device=device_of(device)
     )
     options = _look(loaded)
-    found: dict[str, Any] = {}
-    words: dict[str, list[str]] = {}
+    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
-    failed = 0
     with _bar("predict", len(names)) as advance:
         for path, name in names.items():
             try:
                 image, source = as_image(path)
-                prediction = predictor([image])[0].above(score)
+                given = {key: [file[their_names[path]]] for key, (file, their_names) in further.items()}
+                prediction = predictor([image], inputs=given)[0].above(score)
                 prediction.source = source
                 record = prediction.save(out, name, image=image, **options)
             except (DataError, UsageError) as error:  # one bad file does not lose the others
                 _complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
-                failed += 1
             else:
                 places = {"picture": str(record.with_suffix(".png")), "json": str(record)}
-                found[str(path)] = {**places, "size": list(prediction.size), **facts(prediction)}
-                words[str(path)] = summary(prediction)
+                facts_of_it = {**places, "size": list(prediction.size), **facts(prediction)}
+                found[str(path)] = facts_of_it, summary(prediction)
                 if objects is not None:
                     objects.add(prediction, name)
             advance(1)
     if objects is not None:
         objects.write(out / "coco_results.json")
     if json:
-        _print_json({"model": model, "images": found})
+        _print_json({"model": model, "images": {path: its for path, (its, _) in found.items()}})
     else:
-        if found:
-            _print_table(_found_table(words))
-        print(f"{len(found)} of {len(names)} images done; pictures and JSON files are in {out}")
-    if failed:
+        _print_found({path: told for path, (_, told) in found.items()}, len(names), out)
+    if len(found) < len(names):
         raise typer.Exit(2)
 
 
@@ -267,13 +283,22 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
+def _opened_inputs(files: dict[str, Path], images: list[Path]) -> dict[str, tuple[InputFile, dict[Path, str]]]:
+    """For each input its file, and under which of the file's names the value of each of ``images`` is."""
+    from scenewise.data.inputs import names_in, open_input
+
+    opened = {name: open_input(name, path) for name, path in files.items()}
+    return {name: (file, dict(zip(images, names_in(file, name, images), strict=True))) for name, file in opened.items()}
+
+
 def _look(model: Model) -> dict[str, Any]:
     """The options of drawings that the model brings."""
     colors = model.info.get("colors")
     return {"colors": [tuple(color) for color in colors]} if colors else {}
 
 
-def _found_table(found: dict[str, list[str]]) -> Table:
+def _print_found(found: dict[str, list[str]], asked: int, out: Path) -> None:
+    """What was found in each image, and how many of those that were ``asked`` for are done."""
     from rich.table import Table
 
     table = Table()
@@ -281,7 +306,9 @@ def _found_table(found: dict[str, list[str]]) -> Table:
     table.add_column("found")
     for path, words in found.items():
         table.add_row(path, ", ".join(words) or "nothing")
-    return table
+    if found:
+        _print_table(table)
+    print(f"{len(found)} of {asked} images done; pictures and JSON files are in {out}")
 
 
 # ---- train
@@ -338,7 +365,15 @@ def evaluate(
     precision: PrecisionOption = "32",
     flip: FlipOption = False,
     scales: ScalesOption = None,
+    turns: TurnsOption = None,
+    fuse: FuseOption = None,
     tiles: TilesOption = None,
+    overlap: OverlapOption = None,
+    blend: BlendOption = None,
+    average: AverageOption = None,
+    skeleton: SkeletonOption = None,
+    proposals: ProposalsOption = None,
+    input: InputOption = None,
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(help="Processes that load samples.")] = 0,
     on_bad_record: BadRecordOption = "error",
@@ -347,9 +382,6 @@ def evaluate(
     ] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the objects found as a COCO results file, too.")
-    ] = None,
-    proposals: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The images' proposals, for systems that take them.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -361,7 +393,8 @@ def evaluate(
     from scenewise.results.tables import score_tables
 
     asked = [name.strip() for name in metrics.split(",")] if metrics else []
-    loaded = load_model(checkpoint, weights_file)
+    loaded = load_model(checkpoint, weights_file, skeleton)
+    words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
     needs = loaded.needs | truth_for(loaded.fills, asked)
     opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)
     _tell_repairs(opened)
@@ -371,12 +404,12 @@ def evaluate(
             loaded,
             opened,
             precision=precision,
-            procedures=procedures_of(loaded, tiles, scales, flip),
+            procedures=procedures_of(loaded, words),
             metrics=asked,
             device=device_of(device),
             workers=workers,
             results=results,
-            inputs=inputs_of(proposals),
+            inputs=inputs_of(loaded, input, proposals),
             tick=advance,
         )
     if json:

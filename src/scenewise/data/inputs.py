@@ -8,7 +8,7 @@ set, its boxes float32 [P,4], best first, x1, y1, x2, y2 in pixels of the image.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,10 +117,38 @@ def with_inputs(data: DataSet, files: Mapping[str, str | Path]) -> DataSet:
     return changed
 
 
+def names_in(file: InputFile, what: str, images: Sequence[str | Path]) -> list[str]:
+    """Under which of its names ``file`` has the value of each of ``images``, which are files.
+
+    An image's name is the end of its path, with or without its ending: that of ``photos/a/b.jpg`` is ``photos/a/b``,
+    ``a/b`` or ``b``. The longest that is there counts.
+
+    Raises:
+        DataError: it has none for an image, or one for two of them.
+    """
+    found: dict[str, str | Path] = {}
+    for image in images:
+        parts = Path(image).parts
+        ends = [Path(*parts[start:]) for start in range(len(parts))]
+        names = [name for end in ends for name in (end.as_posix(), end.with_suffix("").as_posix())]
+        name = next((name for name in names if name in file.names), None)
+        if name is None:
+            some = f", such as {min(file.names)!r}" if file.names else ""
+            raise DataError(
+                f"{file.path}: has no {what} for {image}; expected them under {names[-1]!r}, or under more of its "
+                f"path; there are those of {len(file.names)} images{some}"
+            )
+        if name in found:
+            raise DataError(f"{file.path}: its {what} {name!r} may be those of {found[name]} and of {image}")
+        found[name] = image
+    return list(found)
+
+
 def save_tensors_by_image(values: Mapping[str, Tensor], path: str | Path) -> None:
     """Write ``values``, such as proposals [P,4], by the image's name, to the file ``path``."""
     from safetensors.torch import save_file
 
-    plain = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in values.items()}
+    # clone: safetensors refuses tensors that share memory
+    plain = {name: value.detach().to("cpu", torch.float32).contiguous().clone() for name, value in values.items()}
     with atomic_path(path) as temporary:
         save_file(plain, temporary)

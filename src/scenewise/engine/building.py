@@ -10,6 +10,7 @@ from scenewise.catalog import build, interface_of, options
 from scenewise.data import DataSet, open_data
 from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import mix_seed
+from scenewise.engine.predict import check_inputs
 from scenewise.errors import UsageError
 from scenewise.losses.weighted import WeightedLoss
 from scenewise.metrics.table import truth_for
@@ -33,11 +34,12 @@ class InHand:
 
 def open_training_data(recipe: Recipe) -> DataSet:
     """The training split that the recipe names, with the fields that its system needs."""
-    data, needs = recipe.data, interface_of(recipe.system, recipe.arguments).needs
+    data, interface = recipe.data, interface_of(recipe.system, recipe.arguments)
+    check_inputs(interface.takes, data.inputs)
     opened = open_data(
         data.train,
         data.train_split,
-        needs=needs,
+        needs=interface.needs,
         on_bad_record=data.on_bad_record,
         allow_unlabelled=data.allow_unlabelled,
     )
@@ -49,6 +51,7 @@ def open_validation_data(recipe: Recipe) -> DataSet | None:
     data, interface = recipe.data, interface_of(recipe.system, recipe.arguments)
     if data.val_split is None:
         return None
+    check_inputs(interface.takes, data.val_inputs)
     needs = interface.needs | truth_for(interface.fills, recipe.metrics)
     source = data.val or data.train
     opened = open_data(

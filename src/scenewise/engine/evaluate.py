@@ -14,7 +14,7 @@ from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import Collate, plain
 from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predict
-from scenewise.engine.predict import Precision, Predictor, Procedure, predict_images
+from scenewise.engine.predict import Precision, Predictor, Procedure, check_inputs, predict_images
 from scenewise.errors import UsageError
 from scenewise.fields.table import plain_target, take_inputs
 from scenewise.metrics.base import Setting
@@ -64,9 +64,11 @@ def evaluate(
         ``normals`` and ``flow``. What each holds is told by the metric's ``compute``.
 
     Raises:
-        UsageError: the classes disagree, or the data set has no truth for what the model fills.
+        UsageError: the classes disagree, the data set has no truth for what the model fills, or the model takes no such
+            input.
         DataError: a record of the data set is bad.
     """
+    check_inputs(model.takes, inputs or {})
     needs = model.needs | truth_for(model.fills, metrics)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
     opened = with_inputs(opened, inputs or {})

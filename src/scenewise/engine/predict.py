@@ -68,16 +68,21 @@ class Predictor:
         They make one batch. Give images of one size: smaller ones are padded, and the padding is fed, too. ``inputs``
         are what the model takes besides, by name, one per image and in its coordinates.
         """
-        for name in inputs or {}:
-            if name not in self.takes:
-                known = ", ".join(sorted(self.takes)) or "none"
-                raise UsageError(f"the model takes no input {name!r}; inputs that it takes: {known}")
+        check_inputs(self.takes, inputs or {})
         with torch.inference_mode():
             found = predict_images(self.run, self.input, images, self.device, inputs=inputs)
         return [
             Prediction.of(output, (image.shape[-2], image.shape[-1]), self.classes, self.skeleton)
             for output, image in zip(found, images, strict=True)
         ]
+
+
+def check_inputs(takes: frozenset[str], names: Iterable[str]) -> None:
+    """Raise a :class:`UsageError` unless a model that takes these inputs takes all that are named."""
+    for name in names:
+        if name not in takes:
+            known = ", ".join(sorted(takes)) or "none"
+            raise UsageError(f"the model takes no input {name!r}; inputs that it takes: {known}")
 
 
 def prepare(model: Model, precision: Precision = "32", device: torch.device | str = "cpu") -> Model:

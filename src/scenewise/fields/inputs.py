@@ -100,7 +100,14 @@ class NextImage(Input):
     about = "the image that follows"
 
     def resize(self, value: Tensor, old: Size, size: Size) -> Tensor:
-        """As the image is: float32 in 0..1."""
+        """As the image is: float32 in 0..1.
+
+        Raises:
+            UsageError: it has another size than the image.
+        """
+        if tuple(value.shape[-2:]) != tuple(old):
+            found = "x".join(map(str, value.shape[-2:]))
+            raise UsageError(f"{self.name} has {found} pixels; expected {old[0]}x{old[1]}, as the image has")
         return resize_image(value, size)
 
     def move(self, value: Tensor, view: View) -> Tensor:

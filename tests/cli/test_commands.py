@@ -15,29 +15,10 @@ import torch
 from PIL import Image
 
 from scenewise.catalog import build
-from scenewise.cli import main
 from scenewise.files.tensors import read_tensors
 from scenewise.weights.checkpoint import save_checkpoint
 
 SCENES = "scenes:count=3,size=48x64"
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs the command in this process: (exit status, standard output, standard error)."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["scenewise", *map(str, words)])
-        try:
-            main()
-            status = 0
-        except SystemExit as leave:
-            status = int(leave.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
