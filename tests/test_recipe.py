@@ -9,6 +9,7 @@ import torch
 
 from scenewise.catalog import build
 from scenewise.data.transforms.by_name import build_transforms
+from scenewise.engine.players import make_optimizer
 from scenewise.errors import UsageError
 from scenewise.recipe import Recipe, ScheduleSettings, load_recipe, parse_overrides
 
@@ -135,6 +136,75 @@ def test_schedules_equal_torchs(settings, make):
     schedule = ScheduleSettings(**settings)
     ours = [schedule.factor(step, 40, 10) for step in range(40)]
     assert ours == pytest.approx(torch_rates(make, 40), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("system", "words", "place", "expected"),
+    [
+        ("faster-rcnn", ["model.roi=warp", "model.head.reduce=mean"], "pooler.spec.reduce", "mean"),
+        ("faster-rcnn", ["model.roi=pool", "model.head.reduce=mean"], "pooler.spec.reduce", "mean"),
+        ("faster-rcnn", ["model.roi=align", "model.head.reduce=max"], "pooler.spec.reduce", "max"),
+        ("fast-rcnn", ["model.roi=align", "model.head.reduce=max"], "pooler.spec.reduce", "max"),
+        ("faster-rcnn", ["model.detections.voting_iou=0.5"], "detections.voting_iou", 0.5),
+        ("mask-rcnn", ["model.mask.nms_iou=0.4"], "mask_head.spec.nms_iou", 0.4),
+        ("faster-rcnn", ["model.hard_examples={count: 64, nms_iou: 0.7}"], "hard_examples.nms_iou", 0.7),
+        ("fast-rcnn", ["model.hard_examples={count: 64, nms_iou: 0.7}"], "hard_examples.nms_iou", 0.7),
+        ("r-fcn", ["model.hard_examples={count: 64, nms_iou: 0.7}"], "hard_examples.nms_iou", 0.7),
+        ("faster-rcnn", ["model.design=c4", "model.anchors.legacy=true"], "rpn.anchors.legacy", True),
+        ("faster-rcnn", ["model.beta=1.0"], "beta", 1.0),
+        ("fast-rcnn", ["model.beta=0.5"], "beta", 0.5),
+        ("r-fcn", ["model.beta=0.5"], "beta", 0.5),
+        ("faster-rcnn", ["model.proposals.channels=24"], "rpn.conv.out_channels", 24),
+        ("faster-rcnn", ["model.proposals.dilation=2"], "rpn.conv.dilation", (2, 2)),
+        ("rpn", ["model.proposals={channels: 24, dilation: 2}"], "rpn.conv.dilation", (2, 2)),
+        ("faster-rcnn", ["model.design=c4"], "sampler.samples", 128),
+        ("faster-rcnn", ["model.design=c4"], "rpn.anchors.sizes", ((128.0, 256.0, 512.0),)),
+        ("faster-rcnn", ["model.design=c5"], "input.short_side", 600),
+        ("faster-rcnn", ["model.design=c5"], "detections.nms_iou", 0.3),
+        ("faster-rcnn", ["model.backbone=vgg16", "model.design=c5"], "box_head.body.second.in_features", 4096),
+        (
+            "rcnn",
+            ["model.backbone=vgg16", "model.pool_size=7", "model.hidden=[4096, 4096]"],
+            "classifier.in_features",
+            4096,
+        ),
+        ("unet", ["model.loss={lovasz-hinge: {scope: image}}"], "loss.terms.lovasz-hinge.arguments.scope", "image"),
+        ("unet", ["model.loss={generalized-dice: {power: 1.0}}"], "loss.terms.generalized-dice.arguments.power", 1.0),
+        (
+            "unet",
+            ["model.loss.cross-entropy=1", "model.loss.jaccard.log=true"],
+            "loss.terms.jaccard.arguments.log",
+            True,
+        ),
+        ("unet", ["model.loss.focal.gamma=3"], "loss.terms.focal.arguments.gamma", 3.0),
+    ],
+)
+def test_options_are_reached_by_words_of_the_command(system, words, place, expected):
+    recipe = load_recipe({"model": {"system": system}, "data": {"train": "scenes:"}}, parse_overrides(words))
+    with torch.device("meta"):  # no memory, no random numbers
+        found = build(recipe.system, ["a", "b"], **recipe.arguments)
+    for part in place.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == expected
+
+
+def test_rmsprop_and_its_rates_are_reached_by_words_of_the_command():
+    """As the TF Object Detection API has them: a large epsilon, and a decay every so many steps."""
+    words = ["optimizer.name=rmsprop", "optimizer.alpha=0.9", "optimizer.eps=1.0", "schedule.name=exponential"]
+    words += ["schedule.gamma=0.95", "schedule.decay_steps=4"]
+    recipe = load_recipe(MINIMAL, parse_overrides(words))
+    optimizer = make_optimizer(build("unet", ["a", "b"], width=1, depth=1), recipe.optimizer)
+    assert isinstance(optimizer, torch.optim.RMSprop)
+    assert (optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (0.9, 1.0)
+    found = [recipe.schedule.factor(step, 12, 100) for step in range(12)]
+    assert found == pytest.approx([0.95 ** (step // 4) for step in range(12)])
+    words = ["optimizer.lr=0.02", "schedule.name=rates", "schedule.rates=[[0, 0.01], [5, 0.02], [8, 0.001]]"]
+    recipe = load_recipe(MINIMAL, parse_overrides(words))
+    found = [recipe.optimizer.lr * recipe.schedule.factor(step, 12, 100, recipe.optimizer.lr) for step in range(12)]
+    assert found == pytest.approx([0.01] * 5 + [0.02] * 3 + [0.001] * 4)
+    for name, value, message in (("alpha", 0.5, "alpha is for rmsprop"), ("eps", 1.0, "eps is for adam, adamw and")):
+        with pytest.raises(UsageError, match=message):
+            load_recipe(MINIMAL, {"optimizer.name": "sgd", f"optimizer.{name}": value})
 
 
 def test_settings_are_documented_by_their_defaults():

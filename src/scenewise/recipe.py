@@ -101,6 +101,8 @@ class OptimizerSettings(_Settings):
             raise ValueError("nesterov is for sgd with a momentum above 0")
         if self.name != "rmsprop" and "alpha" in self.model_fields_set and self.alpha != 0.99:
             raise ValueError(f"alpha is for rmsprop; name is {self.name!r}")
+        if self.name == "sgd" and self.eps != OptimizerSettings.model_fields["eps"].default:
+            raise ValueError("eps is for adam, adamw and rmsprop; name is 'sgd'")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas is {self.betas}; expected two numbers from 0 to below 1")
         return self
