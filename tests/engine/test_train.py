@@ -324,8 +324,9 @@ def test_a_full_disk_says_what_is_whole_and_how_to_go_on(tmp_path, tiny_recipe, 
 
     monkeypatch.setattr(atomic.os, "replace", fail_at_second)
     message = (
-        r"^step \d+: .*state\.safetensors: can't be written \(No space left on device\); the file of that name is as it "
-        r"was before\. Whole from before: state\.safetensors.* Make room, then go on with: scenewise train --resume .*run$"
+        r"^step \d+: .*state\.safetensors: can't be written \(No space left on device\); the file of that name is as "
+        r"it was before\. Whole from before: state\.safetensors.* Make room, then go on with: scenewise train "
+        r"--resume .*run$"
     )
     with pytest.raises(TrainingError, match=message) as caught:
         train(tiny_recipe(trainer__save_every=1), quiet=True)
