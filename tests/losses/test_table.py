@@ -89,7 +89,7 @@ def test_a_weight_and_parameters():
         ({"dice": {"scope": "pixel"}}, r"loss: dice: scope is 'pixel'; expected Literal\['batch', 'image'\]"),
         (
             {"dice": {"weight": "half"}},
-            "loss: the weight of dice is 'half'; expected a number, or a mapping of weight and",
+            "loss: the weight of dice is 'half'; expected a number, 0 or more, or a mapping of weight and",
         ),
         ({"dice": None}, "loss: the weight of dice is None; expected a number"),
         ({"dice": True}, "loss: the weight of dice is True; expected a number"),
