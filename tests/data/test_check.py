@@ -1,5 +1,6 @@
 """The data-set checker: sound data has no problem, and each mistake is found."""
 
+import json
 import re
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scenewise.data import describe_repairs, open_data
 from scenewise.data.base import Problem
 from scenewise.data.check import check_data
 from scenewise.errors import DataError, UsageError
@@ -186,10 +188,11 @@ def test_masks_saved_as_0_and_255_are_suspicious(tmp_path):
     report = check_data(f"masks:{root}")
     assert report.ok
     assert [p.message for p in report.problems] == [
-        "all label maps hold only the values 0 and 255; expected indices 0 to 1 of the 2 classes. "
-        "Were masks saved as 0 and 255?",
+        "label maps hold only the values 0 and 255, of which 255 is ignored; expected indices 0 to 1 of the 2 classes. "
+        "Were masks saved as 0 and 255? Then save 1 in place of 255, or state colors in classes.json",
         "no pixel of class 1 ('cell') in any of the splits train, val",
     ]
+    assert "Were masks saved as 0 and 255?" in describe_repairs(open_data(f"masks:{root}"))  # also as training starts
     (root / "classes.txt").write_text("cell\n")  # one class and pixels to ignore: as it should be
     assert check_data(f"masks:{root}").problems == []
 
@@ -231,3 +234,27 @@ def test_the_built_in_scenes_are_sound():
     assert report.ok
     assert report.splits == {"train": 2, "val": 2, "test": 2}
     assert sum(report.class_pixels.values()) == 6 * 48 * 64
+
+
+def test_classes_whose_names_are_nearly_equal_are_suspicious_in_label_maps_too(tmp_path):
+    root = write_masks(tmp_path, classes="txt")
+    (root / "classes.txt").write_text("Helmet\nhelmet\nsky\n")
+    told = "classes 'Helmet' and 'helmet' differ in upper and lower case, spaces or hyphens only"
+    assert any(problem.message.startswith(told) for problem in check_data(f"masks:{root}").problems)
+    assert told in describe_repairs(open_data(f"masks:{root}"))
+
+
+def test_what_looks_like_a_mistake_is_told_when_training_starts(tmp_path):
+    """Of many the first ones."""
+    record = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0.2, 0.3, 0.5, 0.5], "area": 0.25, "iscrowd": 0}
+    names = [f"class{chr(97 + i)}" for i in range(9)]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
+        "annotations": [record],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate([*names, *(n.upper() for n in names)])],
+    }
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    told = describe_repairs(open_data(f"coco:{tmp_path / 'labels.json'}"))
+    assert "classes 'classa' and 'CLASSA' differ in upper and lower case" in told
+    assert "5 more suspicions or more; scenewise data check lists them" in told

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scenewise.data.base import UNIONS, DataSet, Problem
 from scenewise.data.formats import all_readers, construct, find_reader, naming_what_is_here
 from scenewise.data.instances import InstanceDataSet
-from scenewise.data.label_maps import INVALID, LabelMapDataSet
+from scenewise.data.label_maps import INVALID, LabelMapDataSet, saved_as_masks
 from scenewise.data.recognise import describe
 from scenewise.errors import DataError
 from scenewise.types import IGNORE, Sample
@@ -179,12 +179,7 @@ class _Check:
         present = np.flatnonzero(self.values).tolist()
         count = len(data.classes)
         if present == [0, 255] and count > 1 and data.table[255] in (IGNORE, INVALID):
-            yield Problem(
-                str(root),
-                f"all label maps hold only the values 0 and 255; expected indices 0 to {count - 1} of the {count} "
-                "classes. Were masks saved as 0 and 255?",
-                "suspicion",
-            )
+            yield saved_as_masks(root, count)
         if data.table[0] == 0 and data.table[count] == INVALID and self.values[count] and not self.values[0]:
             yield Problem(
                 str(root),

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.context import get_spawning_popen
 from os.path import split as split_path
 from os.path import splitext
@@ -527,6 +528,7 @@ class InstanceDataSet(_Shared, DataSet):
             yield Problem(str(self.root), message, "suspicion")
 
 
+MAX_TOLD, MAX_LOOKED_AT = 5, 100  # suspicions that are told when a data set is opened
 OBJECT_FIELDS = frozenset(n for n, field in FIELDS.items() if field.per_instance and field.output and field.target)
 
 _OUTSIDE = "expected a box inside the image"
@@ -579,8 +581,12 @@ def box_ious(a: Float32 | Float64, b: Float64) -> Float64:
 
 
 def describe_repairs(data: DataSet) -> str:
-    """What was left out, mended or decided at the opening of ``data``, in one line; empty where nothing was."""
-    parts = [f"{problem.file}: {problem.message}" for problem in data.notes]
+    """What was left out, mended or decided at the opening of ``data``, and what looks like a mistake, in one line;
+    empty where there is nothing."""
+    found = list(dict.fromkeys((*data.notes, *islice(data.suspicions(), MAX_LOOKED_AT))))
+    parts = [f"{problem.file}: {problem.message}" for problem in found[:MAX_TOLD]]
+    if len(found) > MAX_TOLD:
+        parts.append(f"{len(found) - MAX_TOLD} more suspicions or more; scenewise data check lists them")
     if count := len(data.repairs):
         mended = f"{count:,} bad record{'s' if count > 1 else ''} skipped or mended"
         parts.insert(0, f"{data.source}, split {data.split}: {mended}")

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet, Examined, Problem
 from scenewise.data.folders import counted, images_in, key_of, names_in, ranges
+from scenewise.data.instances import near_equal
 from scenewise.data.label_colors import (
     Color,
     Meaning,
@@ -23,6 +24,7 @@ from scenewise.data.label_colors import (
     meaning_of,
     read_numbers,
     shown,
+    used,
 )
 from scenewise.data.names import printable
 from scenewise.errors import DataError
@@ -127,6 +129,10 @@ class LabelMapDataSet(DataSet):
                 self.notes = (*self.notes, Problem(str(self.root), message, "suspicion"))
                 return
         if not colored:
+            pictures = [picture for path in places[:LOOKED_AT] if (picture := _picture(path)) is not None]
+            found = {number for picture in pictures if picture.pixels.ndim == 2 for number in used(picture)}
+            if found and found <= {0, 255} and 255 in found and len(self.classes) > 1 and self.table[255] == IGNORE:
+                self.notes = (*self.notes, saved_as_masks(self.root, len(self.classes)))
             return
         self.palette = (str(colored[0][0]), colored[0][1])
         for path, palette in colored:
@@ -213,7 +219,7 @@ class LabelMapDataSet(DataSet):
 
     def strays(self) -> Iterator[Problem]:
         """Label maps without an image, and images listed twice."""
-        yield from self.notes
+        yield from dict.fromkeys((*self.notes, *self.suspicions()))
         seen: set[str] = set()
         for image, _ in self.pairs:
             if image in seen:
@@ -227,6 +233,12 @@ class LabelMapDataSet(DataSet):
         for (images, labels), same in folders.items():
             if same:
                 yield from self._unmatched(self.root / images, self.root / labels)
+
+    def suspicions(self) -> Iterator[Problem]:
+        """Classes of one's own whose names are nearly equal."""
+        for first, second, why in near_equal(self.classes if "classes" in vars(self) else ()):
+            message = f"classes {first!r} and {second!r} {why}. Are they one class? Then give both the same number"
+            yield Problem(str(self.root), message, "suspicion")
 
     def _unmatched(self, images: Path, labels: Path) -> Iterator[Problem]:
         """The label maps in one folder that have no image of the same name in another."""
@@ -256,6 +268,18 @@ def _palette(path: Path) -> bytes | None:
         return None
 
 
+def saved_as_masks(root: Path, classes: int) -> Problem:
+    """The suspicion that label maps are masks of 0 and 255."""
+    return Problem(
+        str(root),
+        f"label maps hold only the values 0 and 255, of which 255 is ignored; expected indices 0 to {classes - 1} of "
+        f"the {classes} classes. Were masks saved as 0 and 255? Then save 1 in place of 255, or state colors in "
+        "classes.json",
+        "suspicion",
+    )
+
+
+LOOKED_AT = 8  # label maps that are looked at for masks of 0 and 255
 PROBED = 64  # label maps that tell what those of a data set mean
 INVALID = 254  # in a table: the value stands for nothing
 MAX_CLASSES = INVALID  # labels are 0 to 253; 255 is IGNORE
