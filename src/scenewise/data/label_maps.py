@@ -130,8 +130,14 @@ class LabelMapDataSet(DataSet):
                 return
         if not colored:
             pictures = [picture for path in places[:LOOKED_AT] if (picture := _picture(path)) is not None]
-            found = {number for picture in pictures if picture.pixels.ndim == 2 for number in used(picture)}
-            if found and found <= {0, 255} and 255 in found and len(self.classes) > 1 and self.table[255] == IGNORE:
+            numbers = {number for picture in pictures if picture.pixels.ndim == 2 for number in used(picture)}
+            if (
+                numbers
+                and numbers <= {0, 255}
+                and 255 in numbers
+                and len(self.classes) > 1
+                and self.table[255] == IGNORE
+            ):
                 self.notes = (*self.notes, saved_as_masks(self.root, len(self.classes)))
             return
         self.palette = (str(colored[0][0]), colored[0][1])
