@@ -211,3 +211,28 @@ def test_settings_are_documented_by_their_defaults():
     recipe = Recipe.model_validate(MINIMAL)
     assert recipe.trainer.epochs == 20
     assert recipe.data.val_split == "val"
+
+
+def test_paths_are_looked_up_beside_the_recipe_and_then_in_the_working_folder(tmp_path, monkeypatch):
+    beside, here = tmp_path / "beside", tmp_path / "here"
+    for folder in (beside / "both", here / "both", here / "one", beside / "street-scenes"):
+        folder.mkdir(parents=True)
+    (beside / "weights.safetensors").touch()
+    (here / "given.safetensors").touch()
+    monkeypatch.chdir(here)
+    text = (
+        "model: {system: unet}\ndata: {train: 'masks:both', val: one}\n"
+        "init: [weights.safetensors, street-scenes, given.safetensors]\n"
+        "stages: [{data: {train: 'masks:one'}}, {init: stage-1}]\n"
+    )
+    (beside / "recipe.yaml").write_text(text)
+    recipe = load_recipe("../beside/recipe.yaml")
+    assert recipe.data.train == f"masks:{beside / 'both'}"
+    assert recipe.data.val == str(here / "one")
+    assert recipe.init == (str(beside / "weights.safetensors"), "street-scenes", str(here / "given.safetensors"))
+    assert recipe.stages[0]["data"]["train"] == f"masks:{here / 'one'}"
+    assert recipe.stages[1]["init"] == "stage-1"
+    assert load_recipe("../beside/recipe.yaml", {"data.train": "masks:one"}).data.train == f"masks:{here / 'one'}"
+    assert (
+        load_recipe({"model": {"system": "unet"}, "data": {"train": "scenes:count=4"}}).data.train == "scenes:count=4"
+    )

@@ -7,6 +7,7 @@ A recipe says what differs from the defaults below. Any value can be overridden 
 from __future__ import annotations
 
 import math
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -255,6 +256,9 @@ class Recipe(_Settings):
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in the YAML file (or mapping) ``source``, with ``overrides`` by dotted path.
 
+    Relative paths in a file are looked up beside it and then in the working folder, those in a mapping and in
+    ``overrides`` in the working folder; what is found becomes absolute, so that a run can go on from any folder.
+
     Raises:
         UsageError: names the file, the entry's dotted path, what was found and what is expected.
     """
@@ -262,8 +266,10 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         place, values = "recipe", _copy(source)
     else:
         place, values = str(source), _read(Path(source))
+        _locate(values, Path(source).absolute().parent)
     for path, value in (overrides or {}).items():
         _set(values, path, value, place)
+    _locate(values, Path.cwd())
     model = values.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("system"), str):
         raise UsageError(
@@ -305,6 +311,54 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path}: holds a {type(values).__name__}; expected a mapping with model, data, ...")
     return values
+
+
+def _locate(values: dict[str, Any], *folders: Path) -> None:
+    """Make the paths in a recipe's ``values`` absolute that are in one of ``folders``, or in the working folder."""
+    places = [*folders, Path.cwd()]
+    model, data = values.get("model"), values.get("data")
+    if isinstance(model, dict) and isinstance(model.get("backbone_weights"), str):
+        model["backbone_weights"] = _located(model["backbone_weights"], places, file=True)
+    for block in (data.get("inputs"), data.get("val_inputs")) if isinstance(data, dict) else ():
+        if isinstance(block, dict):
+            block.update({k: _located(v, places) for k, v in block.items()})
+    for entry in ("train", "val"):
+        if isinstance(data, dict) and entry in data:
+            data[entry] = _located(data[entry], places, formats=True)
+    for entry in ("init", "init_weights_file"):
+        value = values.get(entry)
+        if isinstance(value, list | tuple):
+            values[entry] = [_located(one, places, file=True) for one in value]
+        elif value is not None:
+            values[entry] = _located(value, places, file=True)
+    stages = values.get("stages")
+    if isinstance(stages, list | tuple):
+        values["stages"] = [_copy(stage) if isinstance(stage, Mapping) else stage for stage in stages]
+        for stage in values["stages"]:
+            if isinstance(stage, dict):
+                _locate(stage, *folders)
+
+
+def _located(text: Any, folders: list[Path], *, file: bool = False, formats: bool = False) -> Any:
+    """The absolute form of ``text``, a relative path that is there in one of ``folders``; else itself.
+
+    Args:
+        text: anything else than a text stays as it is.
+        file: only a file counts; the folder of a checkpoint's name is none.
+        formats: a format and a colon may stand before the path.
+    """
+    if not isinstance(text, str) or not text or stage_number(text) is not None:
+        return text
+    start, path = "", text
+    if formats and (head := re.match(r"\w+:", text)):
+        start, path = head[0], text[head.end() :]
+    if not path or "\0" in path or Path(path).expanduser().is_absolute():
+        return text
+    for folder in folders:
+        place = os.path.abspath(folder / path)
+        if os.path.isfile(place) if file else os.path.exists(place):
+            return f"{start}{place}"
+    return text
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

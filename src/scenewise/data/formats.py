@@ -65,6 +65,15 @@ def find_reader(source: str, needs: frozenset[str] = frozenset()) -> tuple[type[
     return next((reader for reader in giving if reader.recognises(root)), giving[0]), root
 
 
+def path_of(source: str) -> Path | None:
+    """The path that ``source`` names, a ``format:path`` string or a path alone; None where it names none that has to be
+    there, or its format is not known."""
+    name, colon, path = source.partition(":")
+    if not colon:
+        return Path(source) if source not in FORMATS else None
+    return Path(path) if path and name in FORMATS and _readers(name)[0].needs_folder else None
+
+
 def _check_path(source: str, name: str, path: str, root: Path, takes_file: bool) -> None:
     """That there is a folder, or a file, where the format needs one."""
     if not path:
@@ -138,6 +147,22 @@ def open_data(
             read, or by :func:`scenewise.data.check.check_data`.
     """
     cls, root = find_reader(source, needs)
+    return open_reader(
+        cls, root, split, needs=needs, on_bad_record=on_bad_record, allow_unlabelled=allow_unlabelled, **options
+    )
+
+
+def open_reader(
+    cls: type[DataSet],
+    root: Path,
+    split: str = "train",
+    *,
+    needs: frozenset[str] = frozenset(),
+    on_bad_record: OnBadRecord = "error",
+    allow_unlabelled: bool = False,
+    **options: Any,
+) -> DataSet:
+    """The data set in ``root`` by the reader ``cls``. Arguments and errors as for :func:`open_data`."""
     data = construct(cls, root, split, needs=needs, on_bad_record=on_bad_record, **options)
     refuse(list(data.missing()), f"files of split {split!r} are missing")
     if data.faults:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scenewise.data.base import DataSet
+from scenewise.errors import ScenewiseError
 from scenewise.fields.run_masks import know_run_masks
 from scenewise.fields.table import drop_lost, plain_target, take_inputs, with_companions
 from scenewise.types import Batch, Sample, Target
@@ -71,7 +72,7 @@ class Epochs(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(i)) for i in order[first : first + share]]
 
 
-class _Transformed(Dataset[Sample]):
+class TrainingSet(Dataset[Sample]):
     """Samples after their transforms, by batches of (epoch, index)."""
 
     def __init__(
@@ -103,6 +104,42 @@ class _Transformed(Dataset[Sample]):
         if self.transform is not None:
             image, target = self.transform(image, target)
         return image, drop_lost(image, target)  # type: ignore[return-value]
+
+
+class Carried(NamedTuple):
+    """An error on its way out of a loader process, where DataLoader would make one text of it and its traceback."""
+
+    error: ScenewiseError
+
+
+class Carrying(Dataset[Any]):
+    """``data``, whose errors that a user can cause come out as results: see :func:`raise_carried`."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.data[index]
+        except ScenewiseError as error:
+            return Carried(error)
+
+    def __getitems__(self, places: Any) -> Any:
+        """The samples of one batch, or the error."""
+        try:
+            return self.data.__getitems__(places)  # type: ignore[attr-defined]
+        except ScenewiseError as error:
+            return Carried(error)
+
+
+def raise_carried(result: Any) -> Any:
+    """``result``; the error that it carries is raised."""
+    if isinstance(result, Carried):
+        raise result.error
+    return result
 
 
 def plain(image: Tensor, target: Target) -> tuple[Tensor, Target]:
@@ -141,12 +178,14 @@ class Packed(NamedTuple):
     rows: list[dict[str, Any]]  # for each sample, its image under "" and its target, with a _Place for each tensor
 
 
-def pack(samples: list[Sample]) -> Packed:
+def pack(samples: list[Sample] | Carried) -> Packed | Carried:
     """``samples`` with all their tensors in one block.
 
     Each tensor that a process sends costs an open file and several system calls, and each byte costs twice, so samples
     travel together and as they are: uint8 where the batch will have float32 and int64, an eighth to a quarter of it.
     """
+    if isinstance(samples, Carried):
+        return samples
     rows: list[dict[str, Any]] = []
     parts: list[tuple[_Place, Tensor]] = []
     stop = 0
@@ -204,8 +243,9 @@ def training_batches(
 
     They can be gone through more than once. Where that ends early, close the iterator: its processes then end, too.
     """
+    samples: Dataset[Any] = TrainingSet(data, transform, seed, needs, takes)
     loader: DataLoader[Any] = DataLoader(
-        _Transformed(data, transform, seed, needs, takes),  # type: ignore[arg-type]
+        Carrying(samples) if workers else samples,
         batch_sampler=order,  # type: ignore[arg-type]
         collate_fn=pack if workers else _as_they_are,
         num_workers=workers,
@@ -225,7 +265,8 @@ class Batches:
     def __iter__(self) -> Generator[Batch, None, None]:
         loading: Any = iter(self.loader)
         try:
-            for samples in loading:
+            for result in loading:
+                samples = raise_carried(result)
                 if isinstance(samples, Packed):
                     samples = unpack(samples)
                 yield self.collate([plain(*sample) for sample in samples])

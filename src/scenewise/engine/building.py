@@ -1,21 +1,28 @@
-"""What a training run is made of: the data and the model."""
+"""What a training run is made of: the data, what is done to its samples, and the model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from scenewise.catalog import build, interface_of, options
 from scenewise.data import DataSet, open_data
+from scenewise.data.formats import path_of
 from scenewise.data.inputs import with_inputs
-from scenewise.data.loader import mix_seed
+from scenewise.data.loader import Transform, mix_seed
+from scenewise.data.transforms.by_name import ResizeToInput, build_transforms
 from scenewise.engine.predict import check_inputs
 from scenewise.errors import UsageError
+from scenewise.fields.run_masks import know_run_masks
 from scenewise.losses.weighted import WeightedLoss
 from scenewise.metrics.table import truth_for
 from scenewise.model import Model
 from scenewise.recipe import Recipe
+from scenewise.types import InputSpec
 
 
 @dataclass  # not frozen: Fabric goes through what it sends to other processes
@@ -30,6 +37,27 @@ class InHand:
     def any(self) -> bool:
         """Whether there is anything."""
         return self.model is not None or self.data is not None or self.validation is not None
+
+
+def check_paths(recipe: Recipe, source: str | Path | Mapping[str, Any] | Recipe | None) -> None:
+    """Name both places where a data set was looked for that a recipe names by a relative path, and that is in neither.
+
+    Args:
+        recipe: as loaded.
+        source: what it was loaded from.
+
+    Raises:
+        UsageError: there is such a data set.
+    """
+    for stage in recipe.staged():
+        for entry, text in (("train", stage.data.train), ("val", stage.data.val)):
+            path = None if text is None else path_of(text)
+            if path is None or path.expanduser().is_absolute() or path.exists():
+                continue
+            places = [f"in the working folder ({path.absolute()})"]
+            if isinstance(source, str | Path):
+                places.insert(0, f"beside the recipe ({Path(source).absolute().parent / path})")
+            raise UsageError(f"data.{entry} is {text!r}: not found {' or '.join(places)}; expected it in one of them")
 
 
 def open_training_data(recipe: Recipe) -> DataSet:
@@ -62,6 +90,26 @@ def open_validation_data(recipe: Recipe) -> DataSet | None:
         allow_unlabelled=data.allow_unlabelled,
     )
     return with_inputs(opened.only(needs), data.val_inputs)
+
+
+class InputThen:
+    """First the model's own resizing, then the augmentation."""
+
+    def __init__(self, fit: ResizeToInput, augment: Transform | None) -> None:
+        self.fit, self.augment = fit, augment
+        know_run_masks(augment)
+
+    def __call__(self, image: Any, target: Any) -> Any:
+        """The sample as the model is fed it."""
+        image, target = self.fit(image, target)
+        return (image, target) if self.augment is None else self.augment(image, target)
+
+
+def training_transform(recipe: Recipe, spec: InputSpec, transform: Transform | None = None) -> InputThen:
+    """What is done to training samples for a model with the input ``spec``: ``transform``, where one is given, is in
+    place of the recipe's."""
+    augment = transform if transform is not None else build_transforms(recipe.transforms)
+    return InputThen(ResizeToInput(spec), augment)
 
 
 def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_hand: Model | None = None) -> Model:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from scenewise.data import DataSet, open_data
 from scenewise.data.inputs import with_inputs
-from scenewise.data.loader import Collate, plain
+from scenewise.data.loader import Carrying, Collate, plain, raise_carried
 from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, check_inputs, predict_images
+from scenewise.engine.processes import check_loaders
 from scenewise.errors import UsageError
 from scenewise.fields.table import plain_target, take_inputs
 from scenewise.metrics.base import Setting
@@ -69,6 +70,7 @@ def evaluate(
         DataError: a record of the data set is bad.
     """
     check_inputs(model.takes, inputs or {})
+    check_loaders(workers, "workers")
     needs = model.needs | truth_for(model.fills, metrics)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
     opened = with_inputs(opened, inputs or {})
@@ -114,9 +116,8 @@ def _image_numbers(data: DataSet) -> dict[str, int] | None:
 
 
 def check_classes(model: Model, data: DataSet, source: str = "the model") -> None:
-    """Raise a :class:`UsageError` unless the model's classes, where it knows any, are the data set's, in the same
-    order."""
-    if model.classes in ((), data.classes):
+    """Raise a :class:`UsageError` unless the model's classes are the data set's, in the same order."""
+    if model.classes == data.classes:
         return
     if len(model.classes) != len(data.classes):
         what = f"{source} has {len(model.classes)} classes, {data.source} has {len(data.classes)}"
@@ -187,10 +188,14 @@ def run_evaluation(
 
 def _same_size(samples: Subset, batch_size: int, workers: int) -> Iterator[list[tuple[Tensor, Target]]]:
     loader: Any = torch.utils.data.DataLoader(
-        samples, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        Carrying(samples) if workers else samples,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
     )
     group: list[tuple[Tensor, Target]] = []
-    for sample in loader:
+    for result in loader:
+        sample = raise_carried(result)
         if group and (len(group) == batch_size or sample[0].shape != group[0][0].shape):
             yield group
             group = []

@@ -22,8 +22,13 @@ from torch import Tensor
 
 from scenewise.data import describe_repairs
 from scenewise.data.loader import Batches, Epochs, Transform, mix_seed, training_batches
-from scenewise.data.transforms.by_name import ResizeToInput, build_transforms
-from scenewise.engine.building import InHand, build_model, open_training_data, open_validation_data
+from scenewise.engine.building import (
+    InHand,
+    build_model,
+    open_training_data,
+    open_validation_data,
+    training_transform,
+)
 from scenewise.engine.evaluate import Subset, choose_metrics, run_evaluation
 from scenewise.engine.log import Log, flattened
 from scenewise.engine.players import Average, Player, check_terms, decays_of, freeze, hold_frozen, make_players
@@ -56,8 +61,7 @@ class Loop:
         if self.validation is None and (in_hand.data is None or recipe.data.val_split is not None):
             self.validation = open_validation_data(recipe)
         self.model = build_model(recipe, self.data, self.validation, in_hand.model)
-        augment = transform if transform is not None else build_transforms(recipe.transforms)
-        self.transform = _InputThen(ResizeToInput(self.model.input), augment)
+        self.transform = training_transform(recipe, self.model.input, transform)
         self.batches = len(self.data) // self.settings.batch_size  # an epoch
         self.steps_per_epoch = self.batches // self.settings.accumulate
         if self.steps_per_epoch == 0:
@@ -278,6 +282,7 @@ class Loop:
                 raise
             for child in torch.multiprocessing.active_children():
                 child.kill()  # the others wait for a signal that they leave to their parent
+                child.join()
             self._save()
             what = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise TrainingError(
@@ -492,17 +497,6 @@ class Loop:
         if self.log is not None:
             self.log.rewind(self.step, validated=not self.pending)
         self.progress.note(f"goes on from step {self.step} of {self.total}")
-
-
-class _InputThen:
-    """First the model's own resizing, then the augmentation."""
-
-    def __init__(self, fit: ResizeToInput, augment: Transform | None) -> None:
-        self.fit, self.augment = fit, augment
-
-    def __call__(self, image: Any, target: Any) -> Any:
-        image, target = self.fit(image, target)
-        return (image, target) if self.augment is None else self.augment(image, target)
 
 
 class _Stop:

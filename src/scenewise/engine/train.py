@@ -20,12 +20,13 @@ from scenewise.catalog import name_of, plain_arguments
 from scenewise.data import DataSet
 from scenewise.data.loader import Transform
 from scenewise.engine.allocator import keep_memory
-from scenewise.engine.building import InHand
+from scenewise.engine.building import InHand, check_paths
 from scenewise.engine.log import flattened
 from scenewise.engine.loop import Loop
+from scenewise.engine.processes import check_loaders, check_script
 from scenewise.engine.run import Run
 from scenewise.engine.stages import check_stages, train_stages
-from scenewise.errors import TrainingError, UsageError
+from scenewise.errors import ScenewiseError, TrainingError, UsageError
 from scenewise.files.atomic import make_folder, remove_leftovers, write_text
 from scenewise.model import Model
 from scenewise.recipe import Recipe, load_recipe
@@ -79,7 +80,7 @@ def train(
             recipe = recipe.model_dump(mode="json")
         loaded = load_recipe({} if recipe is None else recipe, overrides)
         folder = _new_folder(loaded)
-    remove_leftovers(folder)
+    check_paths(loaded, recipe)
     if loaded.stages:
         if in_hand.any:
             raise UsageError("stages: a recipe with stages makes its own models and data; none can be given in hand")
@@ -115,17 +116,25 @@ def _launch(
     recipe: Recipe, folder: Path, resume: bool, in_hand: InHand, transform: Transform | None, quiet: bool
 ) -> Run:
     """Train in as many processes as ``recipe`` wants."""
+    remove_leftovers(folder)
     settings = recipe.trainer
     if settings.batch_size % settings.devices:
         raise UsageError(
             f"trainer.batch_size is {settings.batch_size}; expected a multiple of trainer.devices ({settings.devices})"
         )
+    check_loaders(recipe.data.workers, "data.workers")
     arguments = (recipe, folder, resume, in_hand, transform, quiet)
     if settings.devices == 1:
         return Run(**_train_process(_fabric(recipe), *arguments))
+    check_script(f"trainer.devices is {settings.devices}", "trainer.devices 1")
+    errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
     with _signals_left_to_children():
         try:
-            return Run(**_fabric(recipe).launch(_train_process, *arguments))
+            return Run(**_fabric(recipe).launch(_train_in_child, errors, *arguments))
+        except torch.multiprocessing.ProcessRaisedException:
+            if errors.empty():
+                raise
+            raise errors.get() from None
         except torch.multiprocessing.ProcessExitedException as error:
             how = f"by signal {error.signal_name}" if error.signal_name else f"with exit status {error.exit_code}"
             raise TrainingError(
@@ -198,6 +207,15 @@ def _fabric(recipe: Recipe) -> Any:
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision],  # type: ignore[arg-type]
     )
+
+
+def _train_in_child(fabric: Any, errors: Any, *arguments: Any) -> dict[str, Any]:
+    """:func:`_train_process`; an error that a user can cause goes to the parent process as it is, too."""
+    try:
+        return _train_process(fabric, *arguments)
+    except ScenewiseError as error:
+        errors.put(error)
+        raise
 
 
 def _train_process(

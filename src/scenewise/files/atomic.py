@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,7 +66,11 @@ def as_it_was(path: str | Path) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left in ``folder``; those of living processes stay."""
+    """Delete the temporary files that a killed process left in ``folder``; those of other living processes stay.
+
+    It is called before this process writes to ``folder``: what has its number is left by an earlier one that had it, as
+    in containers, whose processes are counted anew.
+    """
     for path in folder.glob(".*.tmp") if folder.is_dir() else ():
         number = path.name.split(".")[-2]
         if number.isdecimal() and not _lives(int(number)):
@@ -72,6 +78,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _lives(process: int) -> bool:
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -90,3 +98,31 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON to ``path`` atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to write to; renamed to ``path`` at the end, deleted after an error.
+
+    Raises:
+        UsageError: there is something at ``path`` already, or the folder can't be made.
+        StorageError: a file in it can't be written, as where the disk is full.
+    """
+    path = Path(path)
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path}: is there already; expected the name of a new folder")
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of processes that were killed
+        if old.is_dir() and (number := old.name.split(".")[-2]).isdecimal() and not _lives(int(number)):
+            shutil.rmtree(old, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be written ({error.strerror})") from None
+    try:
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise StorageError(f"{path}: can't be written ({error.strerror or error}); nothing of it is kept") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

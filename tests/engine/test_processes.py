@@ -1,0 +1,170 @@
+"""Processes: scripts without a guard, loaders that are killed or fail, errors of children, what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scenewise
+from scenewise.engine.train import train
+from scenewise.errors import DataError, TrainingError
+
+RECIPE = {
+    "model": {"system": "unet", "width": 4, "depth": 2, "padding": "same"},
+    "data": {"train": "scenes:count=8,size=32", "val_split": None, "workers": 0},
+    "trainer": {"epochs": 2, "batch_size": 2, "accelerator": "cpu"},
+}
+
+
+def recipe(folder, **data):
+    trainer = {**RECIPE["trainer"], "folder": str(folder), "name": "run"}
+    return {**RECIPE, "data": {**RECIPE["data"], **data}, "trainer": trainer}
+
+
+class KillsItsLoader:
+    """A transform that kills the process that calls it, once."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark, self.parent = mark, os.getpid()
+
+    def __call__(self, image, target):
+        if os.getpid() != self.parent and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return image, target
+
+
+def test_a_killed_loader_is_one_error_and_the_run_goes_on(tmp_path):
+    with pytest.raises(TrainingError, match=r"a process that loads images ended: .*--resume") as caught:
+        train(recipe(tmp_path, workers=2), transform=KillsItsLoader(tmp_path / "mark"), quiet=True)
+    assert caught.value.status == 1
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "run" / "state.safetensors").is_file()
+    assert not torch.multiprocessing.active_children()
+    again = train(resume=tmp_path / "run", transform=KillsItsLoader(tmp_path / "mark"), quiet=True)
+    assert again.finished
+
+
+def broken_masks(root: Path) -> str:
+    """A folder of eight images, one of which is cut short."""
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for index in range(8):
+        noise = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(noise).save(root / "images" / f"{index}.png")
+        Image.fromarray((noise[..., 0] % 2).astype(np.uint8)).save(root / "labels" / f"{index}.png")
+    file = root / "images" / "5.png"
+    file.write_bytes(file.read_bytes()[:400])
+    (root / "classes.txt").write_text("a\nb\n")
+    return f"masks:{root}"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_the_same_error_from_a_loader(workers, tmp_path):
+    source = broken_masks(tmp_path / "data")
+    with pytest.raises(DataError) as caught:
+        train(recipe(tmp_path, train=source, workers=workers), quiet=True)
+    assert str(caught.value).startswith(f"{tmp_path / 'data' / 'images' / '5.png'}: ")
+    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    model = scenewise.build("unet", ("a", "b"), width=4, depth=2, padding="same")
+    with pytest.raises(DataError) as caught:
+        scenewise.evaluate(model, source, "train", workers=workers)
+    assert "\n" not in str(caught.value)
+
+
+def run_script(text: str, folder: Path, *, main: str = "script.py") -> subprocess.CompletedProcess[str]:
+    """Runs ``text`` as a script in ``folder``."""
+    (folder / main).write_text(text)
+    source = str(Path(scenewise.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, main], cwd=folder, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": source}, check=False,
+    )  # fmt: skip
+
+
+def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
+    """Under the start method of macOS, Windows and newer Python; and below a guard it trains."""
+    start = "import multiprocessing, scenewise\nmultiprocessing.set_start_method('spawn', force=True)\n"
+    call = f"scenewise.train({recipe('runs', workers=1)!r}, quiet=True)\n"
+    done = run_script(f"{start}def go():\n    return {call}\ngo()\n", tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("scenewise.errors.UsageError: ")
+    assert "script.py, line 6: data.workers is 1, and processes start by spawn here" in last
+    assert 'put this line under `if __name__ == "__main__":`, or give data.workers 0' in last
+    assert "bootstrapping" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+    done = run_script(f'{start}if __name__ == "__main__":\n    print({call[:-1]}.finished)\n', tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr[-500:]
+
+
+def test_an_error_of_one_of_several_processes_is_the_projects_own(tmp_path):
+    """And a process of several that is killed is one error that says how to go on."""
+    source = broken_masks(tmp_path / "data")
+    given = recipe("runs", train=source)
+    given["trainer"] |= {"devices": 2, "batch_size": 4}
+    text = (
+        "import os, signal, scenewise\n"
+        "from scenewise.errors import ScenewiseError\n"
+        "class Kill:\n"
+        "    def __init__(self, once): self.once, self.parent = once, os.getpid()\n"
+        "    def __call__(self, image, target):\n"
+        "        if not os.path.exists(self.once):\n"
+        "            open(self.once, 'w').close()\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return image, target\n"
+        'if __name__ == "__main__":\n'
+        f"    first = {given!r}\n"
+        "    second = {**first, 'data': {**first['data'], 'train': 'scenes:count=8,size=32'}}\n"
+        "    second['trainer'] = {**first['trainer'], 'name': 'killed'}\n"
+        "    for words in ({'recipe': first}, {'recipe': second, 'transform': Kill('once')}):\n"
+        "        try:\n"
+        "            scenewise.train(**words, quiet=True)\n"
+        "        except ScenewiseError as error:\n"
+        "            print(type(error).__name__, error)\n"
+    )
+    done = run_script(text, tmp_path)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, (done.stdout[-500:], done.stderr[-500:])
+    assert lines[0].startswith(f"DataError {tmp_path / 'data' / 'images' / '5.png'}: ")
+    assert lines[1].startswith("TrainingError training process ")
+    assert "ended by signal SIGKILL" in lines[1]
+    assert "go on from the last saved state with: scenewise train --resume runs/killed" in lines[1].lower().replace(
+        "go on", "go on"
+    )
+
+
+def test_the_next_start_removes_what_a_killed_run_left(tmp_path):
+    run = train(recipe(tmp_path), quiet=True)
+    ended, living = subprocess.Popen([sys.executable, "-c", ""]), subprocess.Popen(["sleep", "60"])
+    ended.wait()
+    try:
+        left = [run.folder / f".state.safetensors.{number}.tmp" for number in (ended.pid, os.getpid())]
+        other = run.folder / f".state.safetensors.{living.pid}.tmp"
+        for file in (*left, other):
+            file.touch()
+        train(resume=run.folder, quiet=True)
+        assert not any(file.exists() for file in left)
+        assert other.exists()
+    finally:
+        living.kill()
+        living.wait()
+
+
+def test_the_stages_of_a_killed_run_leave_nothing_either(tmp_path):
+    given = recipe(tmp_path)
+    run = train({**given, "stages": [{}, {"trainer": {"epochs": 1}}]}, quiet=True)
+    left = run.folder / "stage-2" / f".best.safetensors.{os.getpid()}.tmp"
+    left.touch()
+    (run.folder / "stage-2" / "run.json").unlink()
+    train(resume=run.folder, quiet=True)
+    assert not left.exists()
