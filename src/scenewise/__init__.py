@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from scenewise.data import open_data
     from scenewise.data.base import DataSet
     from scenewise.data.check import check_data
+    from scenewise.data.convert import convert_data
+    from scenewise.data.split import split_data
     from scenewise.draw.pages import side_by_side
     from scenewise.engine.evaluate import evaluate
     from scenewise.engine.predict import Predictor, predict
@@ -50,6 +52,7 @@ _HOMES = {
     "Skeleton": "types",
     "build": "catalog",
     "check_data": "data.check",
+    "convert_data": "data.convert",
     "draw_sample": "results.picture",
     "evaluate": "engine.evaluate",
     "load": "weights.load",
@@ -57,6 +60,7 @@ _HOMES = {
     "predict": "engine.predict",
     "save": "weights.checkpoint:save_checkpoint",
     "side_by_side": "draw.pages",
+    "split_data": "data.split",
     "train": "engine.train",
 }
 
@@ -77,6 +81,7 @@ __all__ = [
     "__version__",
     "build",
     "check_data",
+    "convert_data",
     "draw_sample",
     "evaluate",
     "load",
@@ -84,6 +89,7 @@ __all__ = [
     "predict",
     "save",
     "side_by_side",
+    "split_data",
     "train",
 ]
 

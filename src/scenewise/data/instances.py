@@ -200,10 +200,20 @@ class InstanceDataSet(_Shared, DataSet):
         """The keypoints [K,P,3] of the objects ``rows`` of one image. Readers with the field ``keypoints`` have it."""
         raise NotImplementedError
 
+    def outlines(self, index: int, size: tuple[int, int]) -> list[list[Float64] | None]:
+        """For each object of image ``index``, which is ``size`` (height, width), the polygons, each [2P] in pixels,
+        whose union its mask is; None where the format tells it otherwise, or it has no mask."""
+        return [None] * len(self.rows(index))
+
     # ---- samples
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def masked(self, index: int) -> Bool:
+        """Which objects of image ``index`` have a mask, where the data set has masks, bool [K]."""
+        rows = self.rows(index)
+        return np.ones(len(rows), np.bool_) if self._unmasked is None else ~self._unmasked[rows]
 
     def image_path(self, index: int) -> Path:
         """The file of image ``index``."""

@@ -435,6 +435,26 @@ class Coco(InstanceDataSet):
     def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
         """The objects' masks, read from the annotation file."""
         masks = []
+        for row, where, code in self._segmentations(rows):
+            if isinstance(code, dict):
+                masks.append(runs_of_code(code, size, where=where))
+            elif code:
+                masks.append(polygons_to_runs(code, size, where=where))
+            else:  # not known: all of the box, which is to be ignored
+                x1, y1, x2, y2 = self.boxes[row].tolist()
+                masks.append(polygons_to_runs([[x1, y1, x2, y1, x2, y2, x1, y2]], size, where=where))
+        return Runs.of(masks, size)
+
+    def outlines(self, index: int, size: tuple[int, int]) -> list[list[Float64] | None]:
+        """The polygons of each object, where it has any, as they stand in the file."""
+        return [
+            [np.array(polygon, np.float64) for polygon in code] if code and not isinstance(code, dict) else None
+            for _, _, code in self._segmentations(self.rows(index))
+        ]
+
+    def _segmentations(self, rows: Int64) -> Iterator[tuple[int, str, Any]]:
+        """For each of the objects ``rows`` its row, its place for messages, and its run-length code or list of
+        polygons, which is empty where it has no mask."""
         annotations = read_at(self._file, self._starts[rows], self._lengths[rows], size=self._bytes)
         for row, annotation in zip(rows.tolist(), annotations, strict=True):
             name = f"annotation {self._ids[row]}" if not Ids.is_text(int(self._ids[row])) else "an annotation"
@@ -444,15 +464,9 @@ class Coco(InstanceDataSet):
                     f"{where}: another record stands there by now; the file was changed after it was opened"
                 )
             code = without_empty(annotation.get("segmentation") or [])
-            if isinstance(code, dict):
-                masks.append(runs_of_code(code, size, where=where))
-            elif code:
-                polygons = [polygon for polygon in code if len(polygon) >= 6] if self._policy == "fix" else code
-                masks.append(polygons_to_runs(polygons, size, where=where))
-            else:  # not known: all of the box, which is to be ignored
-                x1, y1, x2, y2 = self.boxes[row].tolist()
-                masks.append(polygons_to_runs([[x1, y1, x2, y1, x2, y2, x1, y2]], size, where=where))
-        return Runs.of(masks, size)
+            if isinstance(code, list) and self._policy == "fix":
+                code = [polygon for polygon in code if len(polygon) >= 6]
+            yield row, where, code
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
         assert self._points is not None  # a reader of keypoints fills it

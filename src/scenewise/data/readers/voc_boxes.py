@@ -37,7 +37,7 @@ from scenewise.data.folders import counted, key_of, names_in, read_lines
 from scenewise.data.instances import Fault, InstanceDataSet, Names, Records
 from scenewise.data.readers.voc import CLASSES as WITH_BACKGROUND
 from scenewise.data.readers.voc import color_map
-from scenewise.data.readers.voc_layout import Layout, xml_below
+from scenewise.data.readers.voc_layout import LISTS, Layout, xml_below
 from scenewise.errors import DataError, suggest
 from scenewise.files.text import decode, read_file
 
@@ -107,6 +107,8 @@ class VOCBoxes(InstanceDataSet):
         rows = self._set_images(place.images, names, np.array(sizes, np.int32).reshape(-1, 2), on_bad_record)
         self._set_objects(self._records(found, rows), needs)
         self._is_listed = place.listing is not None
+        in_layout = place.images == layout.root / "JPEGImages" and place.annotations == layout.root / "Annotations"
+        self.lists_folder = layout.root / LISTS if in_layout else None  # where lists of splits are looked for
 
     @classmethod
     def splits(cls, root: Path) -> tuple[str, ...]:

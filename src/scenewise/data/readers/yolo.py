@@ -280,12 +280,18 @@ class Yolo(InstanceDataSet):
     def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
         masks = []
         for row in rows.tolist():
-            start = int(self._starts[row])
-            outline = self._outlines[start : start + int(self._counts[row])].reshape(-1, 2)
-            polygons = [(outline * (size[1], size[0])).ravel()] if len(outline) else []
             where = f"{self.root}: a polygon of class {self.classes[int(self.labels[row])]}"
-            masks.append(polygons_to_runs(polygons, size, where=where))
+            masks.append(polygons_to_runs(self._polygons(row, size), size, where=where))
         return Runs.of(masks, size)
+
+    def outlines(self, index: int, size: tuple[int, int]) -> list[list[Float64] | None]:
+        """The polygon of each object."""
+        return [self._polygons(row, size) or None for row in self.rows(index).tolist()]
+
+    def _polygons(self, row: int, size: tuple[int, int]) -> list[Float64]:
+        start = int(self._starts[row])
+        outline = self._outlines[start : start + int(self._counts[row])].reshape(-1, 2)
+        return [(outline * (size[1], size[0])).ravel()] if len(outline) else []
 
     def _keypoints(self, rows: Int64, size: tuple[int, int]) -> Float32:
         assert self._points is not None
