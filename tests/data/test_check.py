@@ -258,3 +258,65 @@ def test_what_looks_like_a_mistake_is_told_when_training_starts(tmp_path):
     told = describe_repairs(open_data(f"coco:{tmp_path / 'labels.json'}"))
     assert "classes 'classa' and 'CLASSA' differ in upper and lower case" in told
     assert "5 more suspicions or more; scenewise data check lists them" in told
+
+
+def write_boxes(root, boxes, split="train", size=(40, 30)):
+    """A YOLO folder with one image for each list of lines."""
+    for folder in ("images", "labels"):
+        (root / folder / split).mkdir(parents=True)
+    for index, lines in enumerate(boxes):
+        pixels = np.random.default_rng(index).integers(0, 255, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(pixels).save(root / "images" / split / f"{index}.png")
+        (root / "labels" / split / f"{index}.txt").write_text("".join(f"{line}\n" for line in lines))
+    (root / "classes.txt").write_text("cat\ndog\nhorse\n")
+    return f"yolo:{root}"
+
+
+def test_what_is_there(tmp_path):
+    cat, dog = "0 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.25 0.25"
+    write_boxes(tmp_path, [[cat, cat, dog]] * 12 + [[], [dog]])
+    source = write_boxes(tmp_path, [[cat]], "val", (20, 50))
+    report = check_data(str(tmp_path))
+    assert report.splits == {"train": 14, "val": 1}
+    assert report.class_objects == {
+        "cat": {"train": 24, "val": 1},
+        "dog": {"train": 13, "val": 0},
+        "horse": {"train": 0, "val": 0},
+    }
+    assert report.class_images["dog"] == {"train": 13, "val": 0}
+    assert report.sizes == {(30, 40): 14, (50, 20): 1}
+    assert report.few == {"dog": 13}
+    assert [p.message for p in report.problems] == ["no object of class 'horse' in split 'train' and 'val'"]
+    assert check_data(source, ["val"]).few == {"cat": 1}
+
+
+def test_equal_problems_are_grouped(tmp_path):
+    source = write_boxes(tmp_path, [["0 0.5 0.5 0.5 0.5", f"0 0.5 0.5 0.{i}1 0", f"{i + 3} 0 0 1 1"] for i in range(5)])
+    groups = check_data(source).groups(places=2)
+    errors = [group for group in groups if group.severity == "error"]
+    assert [group.count for group in errors] == [5, 5], [g.first for g in errors]
+    assert all(len(group.files) == 2 for group in errors)
+    assert errors[0].first.file.endswith("0.txt")
+    assert {group.severity for group in groups[2:]} == {"suspicion"}
+    assert sum(group.count for group in groups) == len(check_data(source).problems)
+
+
+def test_problems_of_two_kinds_are_two_groups():
+    from scenewise.data.check import _kind
+
+    alike = [
+        ("line 3: '0 0.1 0.2' has 2 numbers; expected x", "line 14: '1 7' has 1 numbers; expected x"),
+        ("annotation 4512 (image 000123.jpg): bbox [40, 60, -3, 20] has width -3; expected",
+         "annotation 7 (image b.jpg): bbox [1.5, 60, 3e-5, 20] has width -0.25; expected"),
+        ("the same picture as /a/b.png, in the same split 'train'", ""),
+    ]  # fmt: skip
+    for one, other in alike[:2]:
+        assert _kind(one) == _kind(other)
+    assert len({_kind(one) for one, _ in alike}) == 3
+
+
+def test_classes_of_the_built_in_scenes():
+    report = check_data("scenes:count=3,size=48x64")
+    assert list(report.class_objects) == list(report.class_images)
+    assert report.class_images["wall"]["train"] == 3
+    assert "wall" not in report.few

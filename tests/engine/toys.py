@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
 from scenewise.model import Model
 from scenewise.nn.semantic import outputs
-from scenewise.types import Batch, Interface, Output, Sample
+from scenewise.types import Interface, Output
 
 
 class Adversarial(Model):
@@ -29,14 +25,14 @@ class Adversarial(Model):
         self.adversary = nn.Sequential(nn.Conv2d(3 + count, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1))
 
     @classmethod
-    def interface(cls, **arguments: Any) -> Interface:
-        return Interface(frozenset({"semantic"}), frozenset({"semantic_logits"}))
+    def interface(cls, **arguments):
+        return Interface({"semantic"}, {"semantic_logits"})
 
-    def players(self) -> Mapping[str, Iterable[nn.Parameter]]:
+    def players(self):
         adversary = list(self.adversary.parameters())
         return {"segmenter": self.segmenter.parameters(), "adversary": adversary[1:] if self.forgotten else adversary}
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch):
         images, target = self.pixels(batch), batch.stacked("semantic", 255)
         logits = self.segmenter(images)
         known = F.one_hot(target.clamp(max=len(self.classes) - 1), len(self.classes)).movedim(-1, 1).float()
@@ -49,17 +45,16 @@ class Adversarial(Model):
 
     def verdict(self, images: Tensor, maps: Tensor) -> Tensor:
         """Logits of whether the maps are true."""
-        found: Tensor = self.adversary(torch.cat([images, maps], 1))
-        return found
+        return self.adversary(torch.cat([images, maps], 1))
 
-    def predict(self, batch: Batch) -> list[Output]:
+    def predict(self, batch):
         return outputs(self.segmenter(self.pixels(batch)), batch)
 
 
 class Nameless(Adversarial):
     """Its losses name no player."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch):
         return {name.split("/")[1]: value for name, value in super().losses(batch).items()}
 
 
@@ -67,20 +62,19 @@ class Deep(Model):
     """Depth as a 1x1 convolution of the colours; without classes."""
 
     @classmethod
-    def interface(cls, **arguments: Any) -> Interface:
-        return Interface(frozenset({"depth"}), frozenset({"depth"}))
+    def interface(cls, **arguments):
+        return Interface({"depth"}, {"depth"})
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch):
         depth, truth = self.net(self.pixels(batch))[:, 0], batch.stacked("depth", torch.nan)
-        wrong = (depth - truth.nan_to_num()).abs()[truth.isfinite()]
-        return {"l1": wrong.sum() / max(1, wrong.numel())}
+        return {"l1": (depth - truth)[truth.isfinite()].abs().mean()}
 
-    def predict(self, batch: Batch) -> list[Output]:
-        maps = self.net(self.pixels(batch))[:, 0].float()
+    def predict(self, batch):
+        maps = self.net(self.pixels(batch))[:, 0]
         return [Output((h, w), depth=m[:h, :w]) for m, (h, w) in zip(maps, batch.sizes, strict=True)]
 
 
@@ -91,13 +85,15 @@ class Ramps(DataSet):
     classes = ()
     split = "train"
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 12
 
-    def image_id(self, index: int) -> str:
+    def image_id(self, index):
         return f"ramp-{index}"
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index):
+        from torchvision import tv_tensors
+
         generator = torch.Generator().manual_seed(index)
         image = torch.randint(0, 256, (3, 16, 24), dtype=torch.uint8, generator=generator)
         depth = tv_tensors.Mask(image[0] / 127.5)

@@ -6,13 +6,13 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from scenewise.cli.data import data_app
 from scenewise.cli.options import (
     AverageOption,
     BadRecordOption,
@@ -23,7 +23,6 @@ from scenewise.cli.options import (
     InputOption,
     JsonOption,
     ModelOption,
-    NeedsOption,
     OverlapOption,
     PrecisionOption,
     Procedures,
@@ -38,13 +37,12 @@ from scenewise.cli.options import (
     load_model,
     procedures_of,
 )
+from scenewise.cli.output import bar, complain, print_json, print_table, tell_repairs
 from scenewise.errors import DataError, ScenewiseError, UsageError
 from scenewise.version import VERSION
 
 if TYPE_CHECKING:
-    from rich.table import Table
 
-    from scenewise.data import DataSet
     from scenewise.data.inputs import InputFile
     from scenewise.model import Model
 
@@ -56,7 +54,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Check and look at data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 DEFAULT_MODEL = "street-scenes"
@@ -68,10 +65,10 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)  # an Exit's status, or None
     except ScenewiseError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(getattr(error, "status", 2))
     except KeyboardInterrupt:
-        _complain("stopped")
+        complain("stopped")
         sys.exit(130)
     except Exception as error:
         status = _usage_status(error)
@@ -98,22 +95,6 @@ def _show_warning(
 ) -> None:
     """A warning as one line, without the place in the code that gave it."""
     print(f"scenewise: warning: {message}", file=file or sys.stderr)
-
-
-def _complain(message: str) -> None:
-    print(f"scenewise: {message}", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    print(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    Console().print(table)
 
 
 def _show_version(wanted: bool) -> None:
@@ -179,7 +160,7 @@ def predict(
     options = _look(loaded)
     found: dict[str, tuple[dict[str, Any], list[str]]] = {}
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
-    with _bar("predict", len(names)) as advance:
+    with bar("predict", len(names)) as advance:
         for path, name in names.items():
             try:
                 image, source = as_image(path)
@@ -188,7 +169,7 @@ def predict(
                 prediction.source = source
                 record = prediction.save(out, name, image=image, **options)
             except (DataError, UsageError) as error:  # one bad file does not lose the others
-                _complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
+                complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
             else:
                 places = {"picture": str(record.with_suffix(".png")), "json": str(record)}
                 facts_of_it = {**places, "size": list(prediction.size), **facts(prediction)}
@@ -199,7 +180,7 @@ def predict(
     if objects is not None:
         objects.write(out / "coco_results.json")
     if json:
-        _print_json({"model": model, "images": {path: its for path, (its, _) in found.items()}})
+        print_json({"model": model, "images": {path: its for path, (its, _) in found.items()}})
     else:
         _print_found({path: told for path, (_, told) in found.items()}, len(names), out)
     if len(found) < len(names):
@@ -256,7 +237,7 @@ def _images_below(folder: Path, out: Path) -> list[Path]:
         elif not path.name.startswith("."):
             others.append(path.relative_to(folder).as_posix())
     if others:
-        _complain(f"{folder}: {passed_over(others)}")
+        complain(f"{folder}: {passed_over(others)}")
     return images
 
 
@@ -307,7 +288,7 @@ def _print_found(found: dict[str, list[str]], asked: int, out: Path) -> None:
     for path, words in found.items():
         table.add_row(path, ", ".join(words) or "nothing")
     if found:
-        _print_table(table)
+        print_table(table)
     print(f"{len(found)} of {asked} images done; pictures and JSON files are in {out}")
 
 
@@ -335,7 +316,7 @@ def train(
         recipe = None
     run = run_training(recipe, parse_overrides(words), resume=resume)
     if json:
-        _print_json(
+        print_json(
             {
                 "folder": str(run.folder),
                 "finished": run.finished,
@@ -349,7 +330,7 @@ def train(
         best = "" if run.best is None else f"; best {run.monitor} {run.best:.4f}"
         print(f"trained {run.epochs} epochs{best}; the checkpoints are in {run.folder}")
     if not run.finished:
-        _complain(f"stopped; go on with: scenewise train --resume {run.folder}")
+        complain(f"stopped; go on with: scenewise train --resume {run.folder}")
         raise typer.Exit(130)
 
 
@@ -397,9 +378,9 @@ def evaluate(
     words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
     needs = loaded.needs | truth_for(loaded.fills, asked)
     opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)
-    _tell_repairs(opened)
+    tell_repairs(opened)
     check_classes(loaded, opened, checkpoint)
-    with _bar("evaluate", len(opened)) as advance:
+    with bar("evaluate", len(opened)) as advance:
         scores = run_evaluation(
             loaded,
             opened,
@@ -413,10 +394,10 @@ def evaluate(
             tick=advance,
         )
     if json:
-        _print_json(scores)
+        print_json(scores)
         return
     for table in score_tables(scores):
-        _print_table(table)
+        print_table(table)
 
 
 # ---- proposals
@@ -439,97 +420,12 @@ def proposals(
 
     model: Any = finder if finder == "selective-search" else load_model(finder, None)
     opened = open_data(data, split, needs=frozenset({"boxes"}), on_bad_record=on_bad_record, allow_unlabelled=True)
-    _tell_repairs(opened)
-    with _bar("proposals", len(opened)) as advance:
+    tell_repairs(opened)
+    with bar("proposals", len(opened)) as advance:
         write_proposals(
             model, opened, split, out, count=count, precision=precision, device=device_of(device), tick=advance
         )
     print(f"the proposals of {len(opened)} images are in {out}")
-
-
-# ---- data
-
-
-@data_app.command("check")
-def data_check(
-    source: Annotated[str, typer.Argument(metavar="[FORMAT:]PATH")],
-    split: Annotated[list[str] | None, typer.Option(help="Which part; all by default.")] = None,
-    needs: NeedsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Say what is wrong with a data set, file by file; the exit status is 1 if anything is."""
-    from rich.table import Table
-
-    from scenewise.data.check import check_data
-
-    report = check_data(source, split, needs=_fields(needs))
-    if json:
-        _print_json(
-            {
-                "source": source,
-                "ok": report.ok,
-                "splits": report.splits,
-                "class_pixels": report.class_pixels,
-                "class_objects": report.class_objects,
-                "problems": [{"file": p.file, "message": p.message, "severity": p.severity} for p in report.problems],
-            }
-        )
-    else:
-        for problem in report.problems:
-            print(problem)
-        table = Table("split", "images")
-        for name, count in report.splits.items():
-            table.add_row(name, f"{count:,}")
-        _print_table(table)
-        errors = sum(p.severity == "error" for p in report.problems)
-        print(f"{errors} errors, {len(report.problems) - errors} suspicions" if report.problems else "nothing is wrong")
-    if not report.ok:
-        raise typer.Exit(1)
-
-
-@data_app.command("show")
-def data_show(
-    source: Annotated[str, typer.Argument(metavar="[FORMAT:]PATH")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures.")] = Path("out"),
-    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
-    count: Annotated[int, typer.Option(help="How many samples, spread evenly over the split.", min=1)] = 8,
-    needs: NeedsOption = None,
-    on_bad_record: BadRecordOption = "error",
-) -> None:
-    """Draw samples of a data set with their labels."""
-    from scenewise.data import open_data
-    from scenewise.draw.pages import side_by_side
-    from scenewise.files.atomic import atomic_path
-    from scenewise.results.picture import draw_sample
-
-    data = open_data(source, split, needs=_fields(needs), on_bad_record=on_bad_record, allow_unlabelled=True)
-    _tell_repairs(data)
-    shown = min(count, len(data))
-    with _bar("draw", shown) as advance:
-        for i in range(shown):
-            index = i * len(data) // shown
-            image, target = data[index]
-            truth = draw_sample(image, target, data.classes, colors=data.colors, skeleton=data.skeleton)
-            picture = side_by_side([("image", image), (f"{split} {data.image_id(index)}", truth)])
-            name = data.image_id(index).replace("/", "-")
-            with atomic_path(out / f"{name}.png") as temporary:
-                picture.save(temporary, format="PNG")
-            advance(1)
-    print(f"{shown} of {len(data)} samples of split {split} drawn in {out}")
-
-
-def _fields(needs: str | None) -> frozenset[str]:
-    return frozenset(needs.split("+")) if needs else frozenset()
-
-
-def _tell_repairs(data: DataSet) -> None:
-    """Say what was left out or mended, on standard error."""
-    from scenewise.data import describe_repairs
-
-    for problem in data.repairs[:20]:
-        _complain(str(problem))
-    if told := describe_repairs(data):
-        _complain(told)
 
 
 # ---- models
@@ -547,12 +443,12 @@ def models(
 
     if name is None:
         if json:
-            _print_json([{"name": s.name, "task": s.task, "paper": s.paper} for s in SYSTEMS.values()])
+            print_json([{"name": s.name, "task": s.task, "paper": s.paper} for s in SYSTEMS.values()])
             return
         table = Table("system", "task", "paper")
         for system in SYSTEMS.values():
             table.add_row(system.name, system.task, system.paper)
-        _print_table(table)
+        print_table(table)
         return
     system = find(name)
     described: list[dict[str, Any]] = [
@@ -563,7 +459,7 @@ def models(
     facts: dict[str, Any] = {"name": name, "task": system.task, "paper": system.paper}
     facts |= {key: sorted(getattr(interface, key)) for key in ("needs", "fills", "takes")}
     if json:
-        _print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})
+        print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})
         return
     for key, value in facts.items():
         print(f"{key:6} {', '.join(value) if isinstance(value, list) else value}")
@@ -579,19 +475,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-# ---- what several commands share
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal; gives the function that moves it on."""
-    from rich.console import Console
-
-    from scenewise.engine.progress import bars
-
-    console = Console(stderr=True)
-    with bars(console, disable=not console.is_terminal, transient=True) as display:
-        task = display.add_task(title, total=total, note="")
-        yield lambda count: display.advance(task, count)

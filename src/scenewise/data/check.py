@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,29 @@ Counts = npt.NDArray[np.int64]
 FILED = (LabelMapDataSet, InstanceDataSet)  # whose images are files
 
 
+FEW = 20  # objects of a class; of fewer, a network learns little, and a score of them says little
+
+
+@dataclass(frozen=True)
+class Group:
+    """Problems of one kind: equal but for names and numbers.
+
+    Attributes:
+        first: the first of them.
+        count: how many there are.
+        files: those of the first few, without repetition.
+    """
+
+    first: Problem
+    count: int
+    files: tuple[str, ...]
+
+    @property
+    def severity(self) -> Literal["error", "suspicion"]:
+        """That of all of them."""
+        return self.first.severity
+
+
 @dataclass(frozen=True)
 class DataReport:
     """What :func:`check_data` found.
@@ -33,20 +58,62 @@ class DataReport:
         problems: errors and suspicions, split by split, then those of the data set as a whole.
         class_pixels: for each class, in label order, its pixels in all sound label maps; empty where the data set has
             no label maps.
-        class_objects: for each class, in label order, its objects in all splits, those to ignore left out; empty where
+        class_objects: for each class, in label order, its objects in each split, those to ignore left out; empty where
             the data set has no objects.
+        class_images: for each class, in label order, how many images of each split have it.
+        sizes: how many images have each (height, width).
     """
 
     source: str
     splits: dict[str, int]
     problems: list[Problem]
     class_pixels: dict[str, int]
-    class_objects: dict[str, int]
+    class_objects: dict[str, dict[str, int]]
+    class_images: dict[str, dict[str, int]]
+    sizes: dict[tuple[int, int], int]
 
     @property
     def ok(self) -> bool:
         """Whether there is no error; suspicions are for a person to judge."""
         return not any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def few(self) -> dict[str, int]:
+        """The classes with fewer than ``FEW`` objects to learn from, and how many those are: in ``train`` where that is
+        a split, else in all. A class without any object is a problem of its own, not one of these."""
+        there = {name: counts for name, counts in self.class_objects.items() if any(counts.values())}
+        learned = {name: counts.get("train", sum(counts.values())) for name, counts in there.items()}
+        return {name: count for name, count in learned.items() if count < FEW}
+
+    def groups(self, places: int = 3) -> list[Group]:
+        """The problems, equal ones together: errors first, in the order in which they were found.
+
+        Args:
+            places: how many files a group names.
+        """
+        found: dict[tuple[str, str], list[Problem]] = {}
+        for problem in sorted(self.problems, key=lambda problem: problem.severity != "error"):
+            found.setdefault((problem.severity, _kind(problem.message)), []).append(problem)
+        return [
+            Group(same[0], len(same), tuple(dict.fromkeys(problem.file for problem in same))[:places])
+            for same in found.values()
+        ]
+
+
+def _kind(message: str) -> str:
+    """``message`` without the names and numbers that differ from one record to the next."""
+    for pattern, mark in _PARTS:
+        message = pattern.sub(mark, message)
+    return message
+
+
+_PARTS = (
+    (re.compile(r"^(?:object|line|annotation|annotations|shape|region|figure)\b[^:]*: "), ""),
+    (re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""), "'...'"),
+    (re.compile(r"\S*/\S*"), "FILE"),
+    (re.compile(r"[-+]?\b\d[\d.,]*(?:e[-+]?\d+)?(?<![.,])"), "#"),
+    (re.compile(r"\[[#, .]*\]"), "#"),
+)
 
 
 def check_data(
@@ -102,7 +169,9 @@ def check_data(
         {data.split: len(data) for data in opened},
         list(dict.fromkeys(problems)),  # splits that share folders tell of the same strays
         {name: int(totals[label]) for label, name in enumerate(classes)},
-        check.count_objects(opened),
+        check.by_class(opened, check.objects, objects=True),
+        check.by_class(opened, check.images),
+        dict(sorted(check.sizes.items(), key=lambda item: (-item[1], item[0]))),
     )
 
 
@@ -116,14 +185,19 @@ class _Check:
     labels: dict[str, Counts] = field(default_factory=dict)  # split -> [256], pixels of each label
     values: Counts = field(default_factory=lambda: np.zeros(256, np.int64))  # pixels of each value in the files
     pictures: dict[bytes, tuple[str, str]] = field(default_factory=dict)  # hash of an image -> its split and file
+    objects: dict[str, Counter[int]] = field(default_factory=dict)  # split -> objects of each label
+    images: dict[str, Counter[int]] = field(default_factory=dict)  # split -> images with each label
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # images of each (height, width)
 
     def split(self, data: DataSet) -> Iterator[Problem]:
         """The problems of one split, record by record."""
         yield from data.strays()
         labels = self.labels[data.split] = np.zeros(256, np.int64)
+        self.objects[data.split], self.images[data.split] = Counter(), Counter()
         for index in range(len(data)):
             found = data.examine(index)
             yield from found.problems
+            self._count(data, index, found.sample)
             if found.values is not None:
                 self.values += found.values
             if found.sample is not None:
@@ -146,17 +220,42 @@ class _Check:
         elif split == data.split and first != file:
             yield Problem(file, f"the same picture as {first}, in the same split {split!r}", "suspicion")
 
-    def count_objects(self, opened: Sequence[DataSet]) -> dict[str, int]:
-        """The objects of each class that count, by name."""
-        sets = [data for data in opened if isinstance(data, InstanceDataSet)]
+    def _count(self, data: DataSet, index: int, sample: Sample | None) -> None:
+        """Count the objects and classes of an image; those of tables even where the image is broken."""
+        target: Mapping[str, Any] = {} if sample is None else sample[1]
+        if sample is not None:
+            self.sizes[int(sample[0].shape[-2]), int(sample[0].shape[-1])] += 1
+        found: list[int] = []
+        if isinstance(data, InstanceDataSet):
+            rows = data.rows(index)
+            found = data.labels[rows][~data.ignore[rows]].tolist()
+        elif "labels" in target:
+            kept = ~target["ignore"] if "ignore" in target else slice(None)
+            found = target["labels"][kept].tolist()
+        self.objects[data.split].update(found)
+        seen = set(found)
+        if sample is not None and "semantic" in target:
+            seen |= set(np.flatnonzero(_label_counts(sample)).tolist()) - {IGNORE}
+        self.images[data.split].update(seen)
+
+    def by_class(
+        self, opened: Sequence[DataSet], counts: dict[str, Counter[int]], *, objects: bool = False
+    ) -> dict[str, dict[str, int]]:
+        """``counts`` by the name of the class and the split; nothing where ``objects`` are asked for and there are
+        none."""
+        if not opened or (objects and "labels" not in opened[0].fields):
+            return {}
         return {
-            name: sum(int((data.labels[~data.ignore] == label).sum()) for data in sets)
-            for label, name in enumerate(sets[0].classes if sets else ())
+            name: {data.split: counts[data.split][label] for data in opened}
+            for label, name in enumerate(opened[0].classes)
         }
 
     def whole(self, root: Path, opened: Sequence[DataSet]) -> Iterator[Problem]:
         """The suspicions that only all label maps, or all objects, together show."""
-        never_seen = [repr(name) for name, count in self.count_objects(opened).items() if count == 0]
+        counts = self.by_class(
+            [data for data in opened if isinstance(data, InstanceDataSet)], self.objects, objects=True
+        )
+        never_seen = [repr(name) for name, found in counts.items() if not any(found.values())]
         if never_seen:
             where = " and ".join(repr(data.split) for data in opened)
             yield Problem(str(root), f"no object of class {', '.join(never_seen)} in split {where}", "suspicion")
