@@ -1,6 +1,10 @@
 """Shared by all tests: where the real data is, and two threads a process, so that sums are taken in one order."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +13,23 @@ torch.set_num_threads(2)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--budget", action="store_true", help="say what each system costs, and what fifty more would")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--budget"):
+        from scenewise.catalog import SYSTEMS
+        from tests.budget import lines
+
+        reports = [r for found in terminalreporter.stats.values() for r in found if hasattr(r, "duration")]
+        terminalreporter.section("budget")
+        for line in lines(reports, len(SYSTEMS)):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
-def shared_data():
+def shared_data() -> Callable[[str], Path]:
     """A function from a data set's name to its folder; skips the test where the folder is absent."""
 
     def folder(name: str) -> Path:

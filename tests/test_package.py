@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_importing_is_light():
     code = "import sys, scenewise.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_oldest_python_reads_every_file():
+    """By its grammar alone; CONTRIBUTING.md says how to run all tests with another Python."""
+    root = SOURCE.parents[1]
+    oldest = re.search(r'^requires-python = ">=3\.(\d+)"$', (root / "pyproject.toml").read_text(), re.MULTILINE)
+    files = [path for folder in ("src", "tests", "benchmarks") for path in (root / folder).rglob("*.py")]
+    assert len(files) > 100
+    for path in files:
+        ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, int(oldest[1])))
 
 
 def test_every_room_is_listed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torchvision import tv_tensors
 from scenewise.data.base import DataSet
 from scenewise.fields.flow import FlowMap
 from scenewise.model import Model
-from scenewise.types import Interface, Output
+from scenewise.types import Batch, Interface, Output, Sample
 
 REACH = 3  # pixels, the longest shift that it looks for
 
@@ -24,10 +26,10 @@ class Matching(Model):
         self.sharpness = nn.Parameter(torch.tensor(0.0))
 
     @classmethod
-    def interface(cls, **arguments):
-        return Interface(needs={"flow"}, fills={"flow"}, takes={"next_image"})
+    def interface(cls, **arguments: Any) -> Interface:
+        return Interface(frozenset({"flow"}), frozenset({"flow"}), frozenset({"next_image"}))
 
-    def flow(self, batch) -> Tensor:
+    def flow(self, batch: Batch) -> Tensor:
         """[N,2,H,W]"""
         one, two = (F.normalize(self.features(self.pixels(batch, name)), dim=1) for name in (None, "next_image"))
         height, width = one.shape[-2:]
@@ -41,14 +43,15 @@ class Matching(Model):
             1,
         )  # [N,S,H,W]
         weights = (alike * self.sharpness.exp()).softmax(1)
-        return torch.einsum("nshw,sc->nchw", weights, weights.new_tensor(shifts))
+        return torch.einsum("nshw,sc->nchw", weights, weights.new_tensor(shifts)).float()
 
-    def losses(self, batch):
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         truth = batch.stacked("flow", torch.nan)
         error = (self.flow(batch) - truth.nan_to_num()).square().sum(1).add(1e-6).sqrt()
-        return {"epe": error[truth.isfinite().all(1)].mean()}
+        known = error[truth.isfinite().all(1)]
+        return {"epe": known.sum() / max(1, known.numel())}
 
-    def predict(self, batch):
+    def predict(self, batch: Batch) -> list[Output]:
         return [Output((h, w), flow=f[:, :h, :w]) for f, (h, w) in zip(self.flow(batch), batch.sizes, strict=True)]
 
 
@@ -61,13 +64,13 @@ class Shifts(DataSet):
     def __init__(self, split: str = "train", size: tuple[int, int] = (20, 28)) -> None:
         self.split, self.size = split, size
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 16
 
-    def image_id(self, index):
+    def image_id(self, index: int) -> str:
         return f"{self.split}-{index}"
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Sample:
         generator = torch.Generator().manual_seed(index + 100 * (self.split == "val"))
         image = torch.randint(0, 256, (3, *self.size), dtype=torch.uint8, generator=generator)
         dx, dy = torch.randint(-REACH, REACH + 1, (2,), generator=generator).tolist()

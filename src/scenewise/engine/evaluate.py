@@ -116,8 +116,9 @@ def _image_numbers(data: DataSet) -> dict[str, int] | None:
 
 
 def check_classes(model: Model, data: DataSet, source: str = "the model") -> None:
-    """Raise a :class:`UsageError` unless the model's classes are the data set's, in the same order."""
-    if model.classes == data.classes:
+    """Raise a :class:`UsageError` unless the model's classes, where it knows any, are the data set's, in the same
+    order."""
+    if model.classes in ((), data.classes):
         return
     if len(model.classes) != len(data.classes):
         what = f"{source} has {len(model.classes)} classes, {data.source} has {len(data.classes)}"

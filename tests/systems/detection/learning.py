@@ -14,6 +14,7 @@ from scenewise.results.prediction import Prediction
 from scenewise.types import Batch, Target
 
 SCENES = "scenes:count={count},size={size},objects=3,fields=boxes+labels"
+SHAPES = ("square", "triangle")
 CLASSES = open_data(SCENES.format(count=1, size="64x96")).classes
 
 
@@ -26,6 +27,38 @@ def scenes(
     if proposals is not None:
         for _, target in samples:
             target["proposals"] = proposals
+    return samples
+
+
+def shapes(count: int, seed: int) -> list[tuple[Tensor, Target]]:
+    """Grey pictures of 64 x 96 pixels with noise, and in each one to three figures that don't overlap: dark squares and
+    light right-angled triangles, which fill half of their boxes."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def below(stop: int, start: int = 0) -> int:
+        return int(torch.randint(start, stop, (), generator=rng))
+
+    samples: list[tuple[Tensor, Target]] = []
+    for index in range(count):
+        image = 0.5 + 0.03 * torch.randn(3, 64, 96, generator=rng)
+        boxes, labels, masks = [], [], []
+        for column in torch.randperm(3, generator=rng)[: below(4, 1)].tolist():
+            side, label = below(29, 16), below(2)
+            x, y = 32 * column + below(33 - side), below(65 - side)
+            mask = torch.zeros(64, 96, dtype=torch.bool)
+            figure = torch.ones(side, side, dtype=torch.bool)
+            mask[y : y + side, x : x + side] = figure.tril() if label else figure
+            image[:, mask] += 0.6 * label - 0.3
+            boxes.append([x, y, x + side, y + side])
+            labels.append(label)
+            masks.append(mask)
+        target: Target = {
+            "image_id": str(index),
+            "boxes": torch.tensor(boxes, dtype=torch.float32),
+            "labels": torch.tensor(labels),
+            "masks": torch.stack(masks),
+        }
+        samples.append((image.clamp(0, 1), target))
     return samples
 
 
