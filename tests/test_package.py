@@ -11,6 +11,7 @@ from pathlib import Path
 import scenewise
 from scenewise.catalog import SYSTEMS
 from scenewise.data.formats import FORMATS
+from scenewise.losses.table import LOSSES
 from scenewise.metrics.table import ROWS
 
 SOURCE = Path(scenewise.__file__).parent
@@ -33,7 +34,7 @@ ROOMS = {  # a room or a file at the top -> what of the package it may import; e
     "losses": {"data", "ops", "types"},
     "metrics": {"fields", "ops", "types"},
     "pipeline": {"model", "fields", "ops", "types"},
-    "model": {"fields", "types"},
+    "model": {"types"},
     "data": {"fields", "ops", "types", "files"},
     "fields": {"draw", "ops", "types", "files"},
     "draw": {"files"},
@@ -144,14 +145,30 @@ def edges() -> dict[str, set[str]]:
     found["scenewise.data.formats"] |= {
         f"scenewise.data.{location.split(':')[0]}" for locations in FORMATS.values() for location in locations
     }
+    found["scenewise.losses.table"] |= {f"scenewise.losses.{loss.location.split(':')[0]}" for loss in LOSSES.values()}
     found["scenewise.metrics.table"] |= {f"scenewise.metrics.{row.location.split(':')[0]}" for row in ROWS}
     return {name: targets - {name} for name, targets in found.items() if name not in FACES}
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of the package that a file imports, anywhere in it."""
+def test_a_system_is_read_with_few_files():
+    """What importing a system reads of the package, tables and faces aside."""
+    graph = {name: imported(path, at_once=True) - FACES for name, path in MODULES.items()}
+    for system in SYSTEMS.values():
+        read: set[str] = set()
+        waiting = [f"scenewise.systems.{system.location.split(':')[0]}"]
+        while waiting:
+            name = waiting.pop()
+            waiting += graph[name] - read
+            read |= graph[name]
+        assert len(read) <= 17, f"{system.name} reads {len(read)} files: {', '.join(sorted(read))}"
+
+
+def imported(path: Path, at_once: bool = False) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it; or those that it imports ``at_once``, when it is
+    imported itself."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scenewise."):
             below = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= (below & set(MODULES)) or {node.module}

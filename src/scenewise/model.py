@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.errors import UsageError
-from scenewise.fields.table import FIELDS
-from scenewise.types import Batch, InputSpec, Interface, Output, Skeleton
+from scenewise.types import OF_CLASSES, Batch, InputSpec, Interface, Output, Skeleton
 
 
 class Model(nn.Module, ABC):
@@ -57,7 +56,7 @@ class Model(nn.Module, ABC):
     def __init__(self, classes: tuple[str, ...] | list[str] = (), input: InputSpec | None = None) -> None:
         super().__init__()
         self.classes = tuple(classes)
-        labelled = sorted(name for name in self.fills if FIELDS[name].labelled)
+        labelled = sorted(self.fills & OF_CLASSES)
         if not self.classes and labelled:
             raise UsageError(
                 f"{type(self).__name__}: classes is empty; it fills {', '.join(labelled)}, which takes at least one "

@@ -397,6 +397,9 @@ def _round_up(value: int, divisor: int) -> int:
     return -(-value // divisor) * divisor
 
 
+_OF_CLASSES = {"of classes": True}  # of a field that refers to the model's classes
+
+
 @dataclass
 class Output:
     """What a model returns for one image, in the coordinates of the batch's image. Fields that it does not fill are
@@ -410,18 +413,21 @@ class Output:
     size: tuple[int, int]  # (height, width) of the image that the coordinates refer to
     _: KW_ONLY
     boxes: Tensor | None = None  # float32 [K,4]
-    labels: Tensor | None = None  # int64 [K]
+    labels: Tensor | None = dataclasses.field(default=None, metadata=_OF_CLASSES)  # int64 [K]
     scores: Tensor | None = None  # float32 [K], 0..1
     masks: Tensor | None = None  # bool [K,H,W]
     roi_masks: Tensor | None = None  # float32 [K,M,M]: the probability of the object in each cell of its box
     keypoints: Tensor | None = None  # float32 [K,P,3]
-    semantic: Tensor | None = None  # int64 [H,W]
-    semantic_logits: Tensor | None = None  # float32 [C,H,W]
+    semantic: Tensor | None = dataclasses.field(default=None, metadata=_OF_CLASSES)  # int64 [H,W]
+    semantic_logits: Tensor | None = dataclasses.field(default=None, metadata=_OF_CLASSES)  # float32 [C,H,W]
     boundary: Tensor | None = None  # float32 [H,W]
     depth: Tensor | None = None  # float32 [H,W]
     normals: Tensor | None = None  # float32 [3,H,W]
     flow: Tensor | None = None  # float32 [2,H,W]
     embedding: Tensor | None = None  # float32 [D] of the image, or [D,H,W] of its pixels
+
+
+OF_CLASSES = frozenset(f.name for f in dataclasses.fields(Output) if "of classes" in f.metadata)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from scenewise.nn.fpn import FPN
+from scenewise.nn.features import FPN
 
 WIDTHS = [3, 4, 5]
 

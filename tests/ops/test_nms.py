@@ -5,7 +5,8 @@ import torch
 from torchvision import ops
 
 from scenewise.errors import UsageError
-from scenewise.ops.nms import batched_nms, mask_nms, nms, soft_nms, vote_boxes
+from scenewise.ops.boxes import batched_nms, nms, soft_nms, vote_boxes
+from scenewise.ops.masks import mask_nms
 
 
 def some_boxes(count, seed=0, side=40.0):

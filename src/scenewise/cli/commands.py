@@ -42,7 +42,6 @@ from scenewise.errors import DataError, ScenewiseError, UsageError
 from scenewise.version import VERSION
 
 if TYPE_CHECKING:
-
     from scenewise.data.inputs import InputFile
     from scenewise.model import Model
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from scenewise.errors import UsageError
 from scenewise.fields.base import Average, Canvas, How, Size
 from scenewise.fields.table import FIELDS, given
-from scenewise.ops.nms import batched_nms
+from scenewise.ops.boxes import batched_nms
 from scenewise.types import Batch, Output
 
 Predict = Callable[[Batch], list[Output]]

@@ -59,7 +59,6 @@ class Field:
         title: above its panel.
         depth: of two that are painted over the image, the one with the larger number lies on top.
         told_apart: whether instances that have it are given a colour each rather than that of their class.
-        labelled: whether it refers to the model's classes.
         blank: the value of a pixel that is not known; None where every value is one that is known.
     """
 
@@ -74,7 +73,6 @@ class Field:
     title: ClassVar[str] = ""
     depth: ClassVar[int] = 0
     told_apart: ClassVar[bool] = False
-    labelled: ClassVar[bool] = False
     blank: ClassVar[float | None] = None
 
     def __init_subclass__(cls) -> None:

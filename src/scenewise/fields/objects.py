@@ -81,7 +81,6 @@ class Labels(Field):
     """The class of each instance."""
 
     name = "labels"
-    labelled = True
     shape = "K"
     fusion = "union"
     storage = "json"

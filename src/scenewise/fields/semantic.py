@@ -39,7 +39,6 @@ class Semantic(Field):
 
     name = "semantic"
     blank = IGNORE
-    labelled = True
     shape = "HW"
     storage = "json"
     layer = "over"
@@ -124,7 +123,6 @@ class SemanticLogits(Field):
     """float32: the score of each class at each pixel, before the softmax; a person gets the best class of it."""
 
     name = "semantic_logits"
-    labelled = True
     gives = "semantic"
     target = False
     shape = "CHW"

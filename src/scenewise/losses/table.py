@@ -23,22 +23,6 @@ from typing import Any, Literal
 from torch import Generator, Tensor
 
 from scenewise.errors import UsageError, suggest
-from scenewise.losses.adversarial import discriminator_loss, generator_loss
-from scenewise.losses.cross_entropy import (
-    balanced_cross_entropy,
-    binary_cross_entropy,
-    cross_entropy,
-    edge_cross_entropy,
-    ohem_cross_entropy,
-)
-from scenewise.losses.depth import berhu, depth_l1, depth_l2, scale_invariant, ssim
-from scenewise.losses.edges import balanced_edges, edge_dice
-from scenewise.losses.embeddings import contrastive, lifted_structure, n_pair, pair_logistic, triplet
-from scenewise.losses.focal import binary_focal, focal
-from scenewise.losses.lovasz import lovasz_hinge, lovasz_softmax
-from scenewise.losses.normals import normal_difference
-from scenewise.losses.overlap import dice, generalized_dice, jaccard, tversky
-from scenewise.losses.smoothness import smoothness
 from scenewise.types import is_misplaced_bool
 
 LARGEST = 1e38  # of a weight: beyond it float32 is infinite
@@ -53,7 +37,7 @@ class Loss:
 
     Attributes:
         name: in recipes.
-        function: its keyword-only arguments are the loss's parameters.
+        location: ``module:function`` below ``scenewise.losses``, imported when needed.
         takes: what it compares: ``"class maps"``: logits [N,C,H,W] and labels or memberships; ``"boundaries"``: logits
             [N,C,H,W] and boundary maps; ``"depth"`` and ``"normals"``: the predicted map and the true one;
             ``"embeddings"``: embeddings [P,D] and ids [P]; ``"discriminator"``: logits of a discriminator.
@@ -62,43 +46,49 @@ class Loss:
     """
 
     name: str
-    function: Callable[..., Tensor]
+    location: str
     takes: Takes
     over_pixels: bool = False
+
+    @property
+    def function(self) -> Callable[..., Tensor]:
+        """Its keyword-only arguments are the loss's parameters."""
+        module, name = self.location.split(":")
+        return getattr(importlib.import_module(f"scenewise.losses.{module}"), name)  # type: ignore[no-any-return]
 
 
 LOSSES: dict[str, Loss] = {
     loss.name: loss
     for loss in (
-        Loss("cross-entropy", cross_entropy, "class maps", over_pixels=True),
-        Loss("balanced-cross-entropy", balanced_cross_entropy, "class maps"),
-        Loss("edge-cross-entropy", edge_cross_entropy, "class maps", over_pixels=True),
-        Loss("binary-cross-entropy", binary_cross_entropy, "class maps", over_pixels=True),
-        Loss("focal", focal, "class maps", over_pixels=True),
-        Loss("sigmoid-focal", binary_focal, "class maps"),
-        Loss("ohem", ohem_cross_entropy, "class maps", over_pixels=True),
-        Loss("jaccard", jaccard, "class maps"),
-        Loss("dice", dice, "class maps"),
-        Loss("generalized-dice", generalized_dice, "class maps"),
-        Loss("tversky", tversky, "class maps"),
-        Loss("lovasz", lovasz_softmax, "class maps"),
-        Loss("lovasz-hinge", lovasz_hinge, "class maps"),
-        Loss("total-variation", smoothness, "class maps"),
-        Loss("balanced-edges", balanced_edges, "boundaries"),
-        Loss("edge-dice", edge_dice, "boundaries"),
-        Loss("depth-l1", depth_l1, "depth"),
-        Loss("depth-l2", depth_l2, "depth"),
-        Loss("berhu", berhu, "depth"),
-        Loss("scale-invariant", scale_invariant, "depth"),
-        Loss("ssim", ssim, "depth"),
-        Loss("normals", normal_difference, "normals"),
-        Loss("contrastive", contrastive, "embeddings"),
-        Loss("triplet", triplet, "embeddings"),
-        Loss("n-pair", n_pair, "embeddings"),
-        Loss("lifted-structure", lifted_structure, "embeddings"),
-        Loss("pair-logistic", pair_logistic, "embeddings"),
-        Loss("discriminator", discriminator_loss, "discriminator"),
-        Loss("generator", generator_loss, "discriminator"),
+        Loss("cross-entropy", "cross_entropy:cross_entropy", "class maps", over_pixels=True),
+        Loss("balanced-cross-entropy", "cross_entropy:balanced_cross_entropy", "class maps"),
+        Loss("edge-cross-entropy", "cross_entropy:edge_cross_entropy", "class maps", over_pixels=True),
+        Loss("binary-cross-entropy", "cross_entropy:binary_cross_entropy", "class maps", over_pixels=True),
+        Loss("focal", "focal:focal", "class maps", over_pixels=True),
+        Loss("sigmoid-focal", "focal:binary_focal", "class maps"),
+        Loss("ohem", "cross_entropy:ohem_cross_entropy", "class maps", over_pixels=True),
+        Loss("jaccard", "overlap:jaccard", "class maps"),
+        Loss("dice", "overlap:dice", "class maps"),
+        Loss("generalized-dice", "overlap:generalized_dice", "class maps"),
+        Loss("tversky", "overlap:tversky", "class maps"),
+        Loss("lovasz", "lovasz:lovasz_softmax", "class maps"),
+        Loss("lovasz-hinge", "lovasz:lovasz_hinge", "class maps"),
+        Loss("total-variation", "smoothness:smoothness", "class maps"),
+        Loss("balanced-edges", "edges:balanced_edges", "boundaries"),
+        Loss("edge-dice", "edges:edge_dice", "boundaries"),
+        Loss("depth-l1", "depth:depth_l1", "depth"),
+        Loss("depth-l2", "depth:depth_l2", "depth"),
+        Loss("berhu", "depth:berhu", "depth"),
+        Loss("scale-invariant", "depth:scale_invariant", "depth"),
+        Loss("ssim", "depth:ssim", "depth"),
+        Loss("normals", "normals:normal_difference", "normals"),
+        Loss("contrastive", "embeddings:contrastive", "embeddings"),
+        Loss("triplet", "embeddings:triplet", "embeddings"),
+        Loss("n-pair", "embeddings:n_pair", "embeddings"),
+        Loss("lifted-structure", "embeddings:lifted_structure", "embeddings"),
+        Loss("pair-logistic", "embeddings:pair_logistic", "embeddings"),
+        Loss("discriminator", "adversarial:discriminator_loss", "discriminator"),
+        Loss("generator", "adversarial:generator_loss", "discriminator"),
     )
 }
 

@@ -20,9 +20,17 @@ from torch import Tensor
 
 from scenewise.errors import UsageError
 from scenewise.nn.rpn import BETA, ignored_boxes, leave_out_crowds
-from scenewise.ops.boxes import at_least, box_iou, clip_boxes, decode_boxes, encode_boxes
+from scenewise.ops.boxes import (
+    at_least,
+    batched_nms,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    soft_nms,
+    vote_boxes,
+)
 from scenewise.ops.matching import BELOW, BETWEEN, hardest, match, sample_balanced
-from scenewise.ops.nms import batched_nms, soft_nms, vote_boxes
 from scenewise.types import STRICT, Batch, Count, Output, Share, Target, Weight
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas: one over their usual standard deviations

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from scenewise.errors import UsageError
 from scenewise.ops.anchors import AnchorSpec, grid_anchors
-from scenewise.ops.boxes import at_least, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
+from scenewise.ops.boxes import at_least, batched_nms, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
 from scenewise.ops.matching import BELOW, BETWEEN, match, sample_balanced
-from scenewise.ops.nms import batched_nms
 from scenewise.types import STRICT, Batch, Channels, Count, Layers, Share, Target, Weight
 
 PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))  # Lin et al., sec. 4.1

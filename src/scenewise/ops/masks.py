@@ -5,6 +5,7 @@ Shapes: K boxes ``x1, y1, x2, y2`` in pixels, G objects, images of H x W, box fr
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -130,3 +131,28 @@ def mask_boundary(mask: Tensor, width: int = 1) -> Tensor:
         eroded[..., :, :-1] &= core[..., :, 1:]
         core = eroded
     return mask & ~core
+
+
+def mask_nms(masks: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Non-maximum suppression within each group alone, by the overlap of masks instead of boxes.
+
+    Args:
+        masks: bool [K,H,W].
+        scores: float [K].
+        groups: int64 [K]; masks of different groups don't take each other away.
+        iou_threshold: a mask goes where the IoU with one of higher score is above this.
+
+    Returns:
+        int64: indices of those left, the largest score first, of equal scores the first.
+    """
+    order = scores.sort(descending=True, stable=True).indices
+    overlap = mask_iou(masks, masks) > iou_threshold
+    overlap &= groups[:, None] == groups
+    rival = overlap[order][:, order].cpu().numpy()
+    gone = np.zeros(len(rival), dtype=bool)
+    left = []
+    for index in range(len(rival)):
+        if not gone[index]:
+            left.append(index)
+            gone |= rival[index]
+    return order[torch.tensor(left, dtype=torch.int64, device=order.device)]

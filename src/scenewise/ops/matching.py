@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scenewise.ops.nms import nms
+from scenewise.ops.boxes import nms
 
 BELOW = -1  # overlaps no object enough: background
 BETWEEN = -2  # neither object nor background: no loss

@@ -26,8 +26,7 @@ from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.keypoint_head import KeypointSpec
 from scenewise.nn.layers import conv_norm
 from scenewise.nn.roi_heads import Sampled
-from scenewise.ops.masks import crop_masks, mask_boundary, paste_masks
-from scenewise.ops.nms import mask_nms
+from scenewise.ops.masks import crop_masks, mask_boundary, mask_nms, paste_masks
 from scenewise.systems.detection.faster_rcnn import FasterRCNN
 from scenewise.types import STRICT, Channels, Count, Interface, Layers, Output, Share, Side, Target, Weight
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoints_to_heatmap
 
-from scenewise.ops.keypoints import decode_keypoints, keypoint_targets
+from scenewise.nn.keypoint_head import decode_keypoints, keypoint_targets
 
 
 def some_boxes(count, seed=0):
