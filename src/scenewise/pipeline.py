@@ -26,7 +26,7 @@ from scenewise.fields.table import FIELDS, above, count, from_crop, from_view, g
 from scenewise.model import Model
 from scenewise.ops.resize import fit
 from scenewise.ops.views import View
-from scenewise.types import Batch, Count, Interface, Output, Positive, Share
+from scenewise.types import OF_CLASSES, Batch, Count, Interface, Output, Positive, Share
 
 Joined = Literal["product", "first", "second"]
 ROUNDING = 1e-3  # pixels; a crop's side that reaches no farther into the next pixel ends before it
@@ -315,7 +315,7 @@ def _check_models(first: Model, second: Model) -> None:
             f"pipeline: the second model ({_told(second)}) fills {wrong[0]}, which can't become that of the first "
             f"one's object; expected one that fills some of {', '.join(fitting)}"
         )
-    also = sorted(name for name in first.fills if FIELDS[name].labelled and not _replaced(name, second))
+    also = sorted(name for name in first.fills if name in OF_CLASSES and not _replaced(name, second))
     if "labels" in second.fills and also and first.classes != second.classes:
         raise UsageError(
             f"pipeline: the second model ({_told(second)}) has classes of its own, and {also[0]} of the first refers "
