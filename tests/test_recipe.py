@@ -65,6 +65,7 @@ def test_every_recipe_builds(path):
         ("model.input", {"mean": [0, 0, "a"]}, r"input: mean is .*expected"),
         ("trainer.name", "a/b", r"trainer\.name is 'a/b'; expected"),
         ("trainer.name", "a" * 300, r"trainer\.name is 'a+\.\.\.a+'; expected"),
+        ("trainer." + "x" * 9000, 1, r"^recipe: trainer\.x+ \.\.\. .*known: epochs, .{,2000}$"),
         ("data.train.path", 1, r"'train' has the value 'scenes:' and no entries of its own"),
     ],
 )

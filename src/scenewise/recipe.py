@@ -20,6 +20,8 @@ from scenewise.errors import UsageError, suggest
 from scenewise.files.yaml_file import dump_yaml, parse_yaml, read_yaml
 from scenewise.types import is_misplaced_bool
 
+LONGEST = 1500  # letters of a message
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -278,7 +280,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{place}: {_explain(error)}") from None
+        raise UsageError(f"{place}: {_short(_explain(error))}") from None
     _check(recipe, place, 1)
     for number, changes in enumerate(recipe.stages, 1):
         _check_stage(recipe, number, changes, f"{place}: stages.{number - 1}")
@@ -414,6 +416,11 @@ def _explain(error: ValidationError) -> str:
     return f"{path} is {reprlib.repr(fault['input'])}; {message}"
 
 
+def _short(message: str) -> str:
+    """``message`` without the middle of it where a name in a recipe is thousands of letters long."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+
+
 def _known_entries(location: tuple[str | int, ...]) -> list[str]:
     settings: Any = Recipe
     for part in location:
@@ -432,7 +439,7 @@ def _check_stage(recipe: Recipe, number: int, changes: Mapping[str, Any], place:
     try:
         stage = recipe.model_copy(update={"stages": recipe.stages[:number]}).staged()[-1]
     except ValidationError as error:
-        raise UsageError(f"{place}.{_explain(error)}") from None
+        raise UsageError(f"{place}.{_short(_explain(error))}") from None
     _check(stage, place, number)
 
 
@@ -461,4 +468,4 @@ def _check_model(recipe: Recipe, place: str) -> None:
     try:
         check_arguments(recipe.system, with_classes(recipe.system, ("any",), recipe.arguments))
     except UsageError as error:
-        raise UsageError(f"{place}: model: {error}") from None
+        raise UsageError(f"{place}: model: {_short(str(error))}") from None

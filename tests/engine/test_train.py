@@ -334,3 +334,13 @@ def test_a_full_disk_says_what_is_whole_and_how_to_go_on(tmp_path, tiny_recipe, 
     monkeypatch.undo()
     assert not list((tmp_path / "run").glob(".*.tmp"))
     assert train(resume=tmp_path / "run", quiet=True).finished
+
+
+def test_a_network_beyond_the_machines_memory_is_refused_with_its_size(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.setattr("scenewise.engine.building.memory_of_machine", lambda accelerator: 10_000_000)
+    message = (
+        r"deeplab-v3-plus with these options has [\d,]+ weights; training keeps 5 numbers for each, .* this machine has"
+    )
+    with pytest.raises(UsageError, match=message):
+        train(tiny_recipe(), quiet=True)
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,7 @@ def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_ha
             chosen = recipe.data.class_weights
             settings = {"mode": chosen} if isinstance(chosen, str) else chosen.model_dump()
             arguments["class_weights"] = tuple(class_weights(count_classes(data), **settings).tolist())
+        _check_memory(recipe, data.classes, arguments)
         torch.manual_seed(mix_seed(recipe.trainer.seed))
         model = build(recipe.system, data.classes, **arguments)
     elif model.classes and model.classes != data.classes:
@@ -145,3 +147,31 @@ def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_ha
     if "keypoints" in model.fills and data.skeleton is not None:
         model.skeleton = data.skeleton
     return model
+
+
+def _check_memory(recipe: Recipe, classes: tuple[str, ...], arguments: dict[str, Any]) -> None:
+    """Raise a :class:`UsageError` where the network's weights and what training keeps of each are beyond the memory of
+    the machine. What a step needs besides depends on the images."""
+    arguments = {k: v for k, v in arguments.items() if k != "backbone_weights"}
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no memory, no random numbers
+        twin = build(recipe.system, classes, **arguments)
+    size = sum(value.numel() * value.element_size() for value in twin.state_dict().values())
+    copies = 2 + (2 if recipe.optimizer.name.startswith("adam") else 1) + (recipe.trainer.ema is not None)
+    there = memory_of_machine(recipe.trainer.accelerator)
+    if there is not None and size * copies > there:
+        count = sum(value.numel() for value in twin.parameters())
+        raise UsageError(
+            f"model: {recipe.system} with these options has {count:,} weights; training keeps {copies} numbers for "
+            f"each, {size * copies / 2**30:,.0f} GiB in all, and this machine has {there / 2**30:,.0f} GiB. Give it "
+            "fewer channels or layers"
+        )
+
+
+def memory_of_machine(accelerator: str) -> int | None:
+    """The bytes of memory that weights are kept in; None where that is not known."""
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
