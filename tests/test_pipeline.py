@@ -263,6 +263,8 @@ def test_options_that_do_not_fit_are_refused():
     wrong(first, second, "batch_size is 0; expected 1 or more", batch_size=0)
     wrong(first, second, "count is 0; expected 1 or more", count=0)
     wrong(first, second, r"only has 'flt'; did you mean 'flat'\?; classes of the first .*: flat, tall", only=("flt",))
+    assert Pipeline(first, second, only="flat").only == ("flat",)
+    wrong(first, second, "scores is 'sum'; expected product, first, second", scores="sum")
     wrong(first, second, "scores is 'second', and the second model .*Reddest.* fills none", scores="second")
     bare = Filling(fills=("boxes",))
     wrong(bare, second, "only is any, and the first model fills no labels", only=("any",))
@@ -454,6 +456,13 @@ def test_a_list_of_models_in_a_file(both, tmp_path, monkeypatch):
         ("pipeline: [{model: nuclei, score: 1}, blood-cells]", r"pipeline\[0\] has 'score'; options stand beside"),
         ("pipeline: [blood-cells, nuclei]", r"pipeline\[1\]: pipeline: the second model .* fills boxes"),
         ("pipeline: [blood-cells, {model: blood-cells, enlrge: 2}]", r"pipeline\[1\]: .*did you mean 'enlarge'"),
+        ("pipeline: [blood-cells, {model: nuclei, first: a}]", r"pipeline\[1\]: 'first' is no option"),
+        ("pipeline: [blood-cells, {model: nuclei, 3: a}]", r"pipeline\[1\]: .* has no option '3'"),
+        (
+            "pipeline: [blood-cells, {model: nuclei, enlarge: true}]",
+            r"pipeline\[1\]: .*enlarge is True; expected float",
+        ),
+        ("pipeline: [blood-cells, {model: nuclei, enlarge: -1}]", r"pipeline\[1\]: .*enlarge is -1; expected float"),
         ("pipeline: [blood-cells, other.yaml]", r"pipeline\[1\] is 'other.yaml', a pipeline; list its models here"),
         ("pipeline: [blood-cels, nuclei]", "blood-cels: neither a file nor .*; did you mean 'blood-cells'"),
     ],

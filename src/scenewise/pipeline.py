@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -90,7 +90,8 @@ class Pipeline(Model):
         self.skeleton = second.skeleton if "keypoints" in second.fills else first.skeleton
         self.info = {key: namer.info[key] for key in OF_LABELS if key in namer.info}
         self.enlarge, self.ratio, self.score, self.count = enlarge, ratio, score, count
-        self.only, self.scores, self.batch_size = None if only is None else tuple(only), scores, batch_size
+        self.only = (only,) if isinstance(only, str) else None if only is None else tuple(only)
+        self.scores, self.batch_size = scores, batch_size
         self._check_options()
 
     def _check_options(self) -> None:
@@ -108,6 +109,8 @@ class Pipeline(Model):
                 raise UsageError(
                     f"pipeline: only has {name!r}{suggest(name, known)}; classes of the first model: {', '.join(known)}"
                 )
+        if self.scores not in get_args(Joined):
+            raise UsageError(f"pipeline: scores is {self.scores!r}; expected {', '.join(get_args(Joined))}")
         for model, name in ((self.first, "first"), (self.second, "second")):
             if self.scores == name and "scores" not in model.fills:
                 raise UsageError(f"pipeline: scores is {name!r}, and the {name} model ({_told(model)}) fills none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 import scenewise
 from scenewise import Prediction, Skeleton
 from scenewise.catalog import build
+from scenewise.cli.options import Procedures
 from scenewise.data import open_data
 from scenewise.data.inputs import save_tensors_by_image
 from scenewise.engine.augmented import Augmented
@@ -169,8 +171,6 @@ def test_predict_takes_proposals_by_the_images_names(run, models, photos, tmp_pa
 def test_an_image_that_the_file_lacks_is_named_before_anything_is_written(
     run, models, photos, tmp_path, names, message
 ):
-    import re
-
     file = tmp_path / "boxes.safetensors"
     save_tensors_by_image(dict.fromkeys(names, BOXES), file) if names else save_tensors_by_image({}, file)
     words = ("--model", models / "fast-rcnn.safetensors", "--out", tmp_path / "out", "--proposals", file)
@@ -334,3 +334,18 @@ def coco_of_one(folder: Path, photo: np.ndarray) -> Path:
     }
     (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     return folder
+
+
+# ---- the page
+
+
+def test_the_page_of_prediction():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "prediction.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    exec(compile(block, "docs/prediction.md", "exec"), names)
+    assert names["result"].semantic.shape == (90, 120)
+    (skeleton,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert Skeleton.from_dict(json.loads(skeleton)).sides() == ((1, 2),)
+    of_procedures = re.findall(r"^\| `--(\w+) ?[^`]*` \|", page, re.MULTILINE)
+    assert sorted(of_procedures) == sorted(Procedures._fields)

@@ -71,8 +71,13 @@ def _load_pipeline(path: Path) -> Model:
     model = _load_part(path, first["model"], 0)
     for number, options in enumerate(others, 1):
         part = _load_part(path, options["model"], number)
+        given = {str(key): value for key, value in options.items() if key != "model"}
+        fixed = {"first", "second"} & given.keys()
         try:
-            given = {key: value for key, value in options.items() if key != "model"}
+            if fixed:
+                raise UsageError(
+                    f"{min(fixed)!r} is no option; which model is which follows from the order of the list"
+                )
             model = build("scenewise.pipeline:Pipeline", (), first=model, second=part, **given)
         except UsageError as error:
             raise UsageError(f"{path}: pipeline[{number}]: {error}") from None
@@ -101,4 +106,4 @@ def _load_part(path: Path, name: str, number: int) -> Model:
     if Path(name).suffix.lower() in PIPELINE_FILES:
         raise UsageError(f"{path}: pipeline[{number}] is {name!r}, a pipeline; list its models here instead")
     beside = path.parent / name
-    return load(beside if beside.exists() else name)
+    return load(beside if beside.is_file() else name)
