@@ -69,6 +69,7 @@ def evaluate(
             input.
         DataError: a record of the data set is bad.
     """
+    check_loaders(workers, "workers")
     check_inputs(model.takes, inputs or {})
     check_loaders(workers, "workers")
     needs = model.needs | truth_for(model.fills, metrics)
