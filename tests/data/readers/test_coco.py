@@ -592,14 +592,16 @@ def test_the_same_picture_in_two_splits(tmp_path):
 def test_objects_are_counted(tmp_path):
     report = check_data(write(tmp_path))
     assert report.ok
-    assert report.class_objects == {"dog": 1, "spoon": 1, "cup": 0}
+    assert report.class_objects == {
+        name: {"train2017": count} for name, count in (("dog", 1), ("spoon", 1), ("cup", 0))
+    }
     assert [p.message for p in report.problems] == ["no object of class 'cup' in split 'train2017'"]
 
 
 def test_sound_real_data_has_no_problem(shared_data):
     report = check_data(f"coco:{shared_data('coco_mini')}", ["val2017"])
     assert [p for p in report.problems if p.severity == "error"] == []
-    assert sum(report.class_objects.values()) == 619
+    assert sum(counts["val2017"] for counts in report.class_objects.values()) == 619
 
 
 def test_nothing_changes_the_content(tmp_path):
