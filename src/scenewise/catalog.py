@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class System:
     """One row of the catalog.
 
-    ``location`` is ``module:class`` below ``scenewise.systems``, imported when needed; that of a person's own system is
+    ``location`` is ``module:class`` below ``scenewise.systems``, imported when needed; that of the user's own system is
     its name, ``module:Class``.
     """
 
@@ -40,7 +40,7 @@ class System:
         """The system's class.
 
         Raises:
-            UsageError: a person's own module or class is not there, or is no model.
+            UsageError: the user's own module or class is not there, or is no model.
         """
         module, name = self.location.split(":")
         if self.location != self.name:
@@ -49,7 +49,7 @@ class System:
 
 
 def _own_class(module: str, name: str) -> type[Model]:
-    """The class of a person's own system."""
+    """The class of the user's own system."""
     from scenewise.model import Model
 
     try:
@@ -166,7 +166,7 @@ SYSTEMS: dict[str, System] = {
 
 
 def find(name: str) -> System:
-    """The catalog's row for ``name``, or one made for a person's own ``module:Class``.
+    """The catalog's row for ``name``, or one made for the user's own ``module:Class``.
 
     Raises:
         UsageError: there is no such system; names the nearest.
@@ -182,7 +182,7 @@ def find(name: str) -> System:
 
 
 def name_of(model: Model) -> str:
-    """The catalog's name of ``model``'s system; ``module:Class`` for a person's own.
+    """The catalog's name of ``model``'s system; ``module:Class`` for the user's own.
 
     Raises:
         UsageError: the class can't be found again by its name, as one that a function made.
@@ -308,7 +308,7 @@ def _checked(name: str, option: Option, value: Any) -> Any:
     if is_misplaced_bool(value, option.type):
         found = reprlib.repr(value)
         raise UsageError(
-            f"{name}: {option.name} is {found}; expected {option.describe()} (true and false are no numbers)"
+            f"{name}: {option.name} is {found}; expected {option.describe()} (true and false are not numbers)"
         )
     if isinstance(value, Mapping) and InputSpec in (option.type, *typing.get_args(option.type)):
         value = InputSpec.from_dict(dict(value))

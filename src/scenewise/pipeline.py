@@ -1,4 +1,4 @@
-"""Pipeline: two models in a row behind one name; the second looks at what the first has found.
+"""Pipeline: two models in a row behind one name; the second is run on the detections of the first.
 
 The first finds boxes in an image. What lies in each of them is cut out of the image at its full resolution and fed to
 the second, as its ``InputSpec`` says; what the second finds in a crop, a class, keypoints, a mask, is then known of the
@@ -47,9 +47,11 @@ class Pipeline(Model):
         enlarge: factor on both sides of a box, about its centre, for the object's surroundings.
         ratio: height / width of crops: the shorter side of a box is made longer, before it is enlarged. None: a box
             keeps its own, and is stretched where the second model takes images of a fixed size.
-        only: classes of the first model whose instances are looked at; all others leave the result. None: every class.
+        only: classes of the first model whose instances the second is run on; all others are dropped from the result.
+            None: every class.
         score: instances that the first model gives a lower one leave the result.
-        count: at most so many instances per image are looked at, the best; the others leave the result. None: all.
+        count: the largest number of instances per image that the second is run on, the best; the others are dropped
+            from the result. None: all.
         scores: of an instance: the ``"product"`` of both models' scores, or those of the ``"first"`` or ``"second"``.
             Where one model alone has scores, they are those.
         batch_size: crops that the second model is fed at once; bounds the memory.
@@ -169,7 +171,7 @@ class Pipeline(Model):
         ]
 
     def _chosen(self, output: Output) -> Output:
-        """The instances that the second model looks at."""
+        """The instances that the second model is run on."""
         if self.score > 0:
             output = above(output, self.score)
         if self.only is not None and output.labels is not None:
@@ -274,7 +276,7 @@ def _span(center: float, length: float) -> tuple[int, int]:
 
 
 def _groups(sizes: Sequence[tuple[int, int]], most: int) -> Iterator[list[int]]:
-    """The indices of equal ``sizes``, at most so many together."""
+    """The indices of equal ``sizes``, at most this many together."""
     places: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
         places.setdefault(size, []).append(index)
@@ -289,7 +291,7 @@ def _boxes(output: Output) -> Tensor:
 
 
 def _replaced(name: str, second: Model) -> bool:
-    """Whether the ``second`` model gives what a person gets of the first one's field ``name``."""
+    """Whether the ``second`` model gives what the user receives from the first one's field ``name``."""
     return FIELDS[name].gives in {FIELDS[other].gives for other in second.fills}
 
 

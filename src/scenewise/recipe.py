@@ -30,7 +30,7 @@ class _Settings(BaseModel):
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         if is_misplaced_bool(value, cls.model_fields[info.field_name or ""].annotation):
-            raise ValueError("true and false are no numbers")
+            raise ValueError("true and false are not numbers")
         return value
 
 
@@ -124,7 +124,7 @@ class ScheduleSettings(_Settings):
     rates: tuple[tuple[int, float], ...] = ()  # rates: [step, learning rate], from that step on; the first step is 0
     warmup_steps: int = Field(0, ge=0)  # the factor rises linearly over these first steps ...
     warmup_factor: float = Field(0.001, ge=0, le=1)  # ... from this
-    cooldown: int = Field(0, ge=0)  # the factor falls linearly to 0 over so many last epochs
+    cooldown: int = Field(0, ge=0)  # the factor falls linearly to 0 over this many last epochs
 
     @model_validator(mode="after")
     def _fit(self) -> ScheduleSettings:
@@ -165,7 +165,7 @@ class TrainerSettings(_Settings):
     """How long, on what, and how carefully."""
 
     epochs: int = Field(20, ge=1)
-    batch_size: int = Field(8, ge=1)  # images a batch, over all devices together
+    batch_size: int = Field(8, ge=1)  # images per batch, over all devices together
     accumulate: int = Field(1, ge=1)  # batches an optimizer step
     precision: Literal["32", "bf16", "16"] = "32"  # mixed precision for the latter two
     clip_norm: float | None = Field(None, gt=0)  # gradients are scaled down to this norm
@@ -185,7 +185,7 @@ class TrainerSettings(_Settings):
     validation_loss: bool = True
     monitor: str | None = None  # the metric that chooses the best epoch; None: the task's usual one
     mode: Literal["max", "min"] | None = None  # whether more of it is better; None: min for losses and errors, else max
-    patience: int | None = Field(None, ge=1)  # stop after so many validations without a better one
+    patience: int | None = Field(None, ge=1)  # stop after this many validations without improvement
     save_every: int | None = Field(None, ge=1)  # steps between saved training states; None: every two minutes
     half: bool = False  # store checkpoints as float16
     folder: str = "runs"  # the run's own folder is made in it

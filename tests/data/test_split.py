@@ -111,7 +111,7 @@ def test_what_does_not_fit(tmp_path):
     source = write_flat(tmp_path / "in", 12)
     with pytest.raises(UsageError, match="expected two splits or more"):
         split_data(source, parts={"train": 1})
-    with pytest.raises(UsageError, match="is no name for a split"):
+    with pytest.raises(UsageError, match="is not a valid name of a split"):
         split_data(source, parts={"train": 1, "a/b": 1})
     with pytest.raises(UsageError, match=r"split 'val' would get none of 12 images, since the hash decides"):
         split_data(source, parts={"train": 1e6, "val": 1})

@@ -138,7 +138,7 @@ def test_turns_take_one_after_the_other(whole, tmp_path):
         ({"optimizer": {"players": {"critic": {"lr": 1e-3}}}}, "optimizer.players has 'critic'.*segmenter, adversary"),
         (
             {"model": {"system": "tests.engine.toys:Nameless"}},
-            "'cross-entropy' is no player's term; expected PLAYER/TERM",
+            "'cross-entropy' is not a player's term; expected PLAYER/TERM",
         ),
     ],
 )

@@ -187,7 +187,7 @@ def test_an_override_of_no_stage_is_named(tiny_recipe, path):
 
 def test_a_later_stage_that_can_not_work_is_refused_before_the_first_begins(tiny_recipe, tmp_path):
     stages = [{}, {"trainer": {"freeze": ["bakbone"]}}]
-    with pytest.raises(UsageError, match=r"stage 2: trainer\.freeze has 'bakbone', and no parameter's name begins so"):
+    with pytest.raises(UsageError, match=r"stage 2: trainer\.freeze has 'bakbone', and no parameter's name begins"):
         train(tiny_recipe(stages=stages), quiet=True)
     assert not (tmp_path / "run").exists()
 

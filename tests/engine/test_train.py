@@ -253,7 +253,7 @@ def test_the_average_equals_torchs():
     ("changes", "message"),
     [
         ({"trainer__batch_size": 99}, r"split 'train' has 12 images, fewer than one step takes"),
-        ({"trainer__freeze": ["backbones"]}, r"trainer\.freeze has 'backbones', and no parameter's name begins so"),
+        ({"trainer__freeze": ["backbones"]}, r"trainer\.freeze has 'backbones', and no parameter's name begins"),
         ({"optimizer__groups": {"backbones": 0.1}}, r"optimizer\.groups has 'backbones'"),
         ({"trainer__devices": 3, "trainer__batch_size": 4}, r"expected a multiple of trainer\.devices \(3\)"),
         ({"trainer__precision": "16", "trainer__accelerator": "cpu"}, r"needs a GPU"),
@@ -268,7 +268,7 @@ def test_bad_settings_are_named(tiny_recipe, changes, message):
 
 def test_a_second_run_of_the_same_name_is_refused(whole_run):
     recipe = whole_run.folder / "recipe.yaml"
-    with pytest.raises(UsageError, match="holds a run already; resume it"):
+    with pytest.raises(UsageError, match="already contains a run; resume it"):
         train(recipe, quiet=True)
 
 

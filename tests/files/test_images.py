@@ -287,7 +287,7 @@ def test_coloured_label_maps_are_refused_with_advice(tmp_path):
         read_label_map(path)
     with pytest.raises(DataError, match="red, green and blue are equal: save one"):
         read_label_map(written(tmp_path / "b.png", np.stack([GREY] * 3, 2)))
-    with pytest.raises(DataError, match="mode LA; expected one number a pixel"):
+    with pytest.raises(DataError, match="mode LA; expected one number per pixel"):
         read_label_map(written(tmp_path / "c.png", Image.merge("LA", [Image.fromarray(GREY)] * 2)))
     with pytest.raises(DataError, match="label map as JPEG, which changes values; expected PNG"):
         read_label_map(written(tmp_path / "d.jpg", GREY))

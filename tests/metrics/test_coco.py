@@ -248,7 +248,7 @@ def truth_and_prediction():
         ("labels", torch.tensor([0.0]), "labels are torch.float32; expected integers"),
         ("boxes", torch.tensor([[0.0, 0, -3, 4]]), "box 0 is .*; expected x1 <= x2"),
         ("boxes", torch.tensor([[0.0, 0, float("inf"), 4]]), "boxes 0 is .*; expected finite"),
-        ("keypoints", torch.zeros(1, 5, 3), "the prediction has 5 keypoints an instance; expected 17"),
+        ("keypoints", torch.zeros(1, 5, 3), "the prediction has 5 keypoints per instance; expected 17"),
     ],
 )
 def test_what_does_not_fit_is_named(field, value, message):

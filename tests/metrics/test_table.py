@@ -90,7 +90,7 @@ def test_one_of_ones_own():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["dise"], "there is no metric 'dise'; did you mean 'dice'\\?; known: segmentation, coco, "),
+        (["dise"], "there is not a metric 'dise'; did you mean 'dice'\\?; known: segmentation, coco, "),
         (["dice", "dice"], "dice is there more than once"),
         (["coco"], "coco measures masks with labels and scores or .*; the model fills semantic"),
         ([{"dice": {"scores": 1}}], "dice has no parameter 'scores'; did you mean 'score'\\?; known: score, absent, "),
@@ -99,7 +99,7 @@ def test_one_of_ones_own():
         ([{"dice": {}, "trimap": {}}], "has 2 entries; expected one name with its parameters"),
         (["nowhere:Metric"], "the module 'nowhere' can't be imported"),
         (["math:pi"], r"found 3.14.*; expected a subclass of scenewise.Metric"),
-        ([7], "7 is no metric"),
+        ([7], "7 is not a metric"),
     ],
 )
 def test_what_is_refused(asked, message):
@@ -113,7 +113,7 @@ def test_what_the_model_or_the_data_lack_is_named():
     lacking = Setting(("a",), frozenset({"semantic", "depth"}), frozenset({"depth"}))
     with pytest.raises(UsageError, match="metrics: dice needs semantic; here has depth"):
         choose(lacking, "here", asked=["dice"])
-    with pytest.raises(UsageError, match="here has semantic; nothing there measures a model that fills depth"):
+    with pytest.raises(UsageError, match="here has semantic; no metric applies to a model that fills depth"):
         choose(Setting((), frozenset({"depth"}), frozenset({"semantic"})), "here")
 
     class Doubled(Share):

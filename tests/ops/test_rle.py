@@ -156,8 +156,8 @@ MALFORMED = [
     ({"size": "23", "counts": [6]}, "size is '23'"),
     ({"size": [2, 3, 1], "counts": [6]}, r"size is \[2, 3, 1\]"),
     ({"size": 6, "counts": [6]}, "size is 6"),
-    ({"size": [2, 3]}, "is no run-length code"),
-    ("66", "'66' is no run-length code"),
+    ({"size": [2, 3]}, "is not a run-length code"),
+    ("66", "'66' is not a run-length code"),
 ]
 
 
@@ -244,7 +244,7 @@ def test_encode_labels_refuses(labels):
         ({"size": [2, 2], "values": [1, 2], "counts": [5, -1]}, "count 1 is -1"),
         ({"size": [2, 2], "values": [0.5], "counts": [4]}, "values is .*; expected a list of integers"),
         ({"size": [2**31, 2], "values": [1], "counts": [2**32]}, "size is"),
-        ({"size": [2, 2], "counts": [4]}, "is no label map"),
+        ({"size": [2, 2], "counts": [4]}, "is not a label map"),
     ],
 )
 def test_malformed_label_maps(code, message):

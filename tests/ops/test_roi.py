@@ -41,7 +41,7 @@ def test_align_equals_torchvision(sampling, aligned, boxes):
     assert torch.equal(found, ops.roi_align(features, list(boxes), 3, 0.25, sampling, aligned))
 
 
-# Boxes whose samples fall on whole pixels, on and beyond the borders, and corners that are no numbers.
+# Boxes whose samples fall on whole pixels, on and beyond the borders, and corners that are not numbers.
 ON_PIXELS = [torch.tensor([[0.0, 0, 24, 24], [-12, -12, 12, 12], [68, 52, 92, 76], [2, 2, 26, 26], [-4, -4, 80, 64]])]
 
 

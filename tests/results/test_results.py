@@ -162,7 +162,7 @@ DAMAGES = [
     ("size", [2**40, 31], "size is"),
     ("size", [True, 31], "size is"),
     ("size", ..., "size is None; expected a list"),
-    ("classes", ["a", 1, "c"], "classes has an entry that is no text"),
+    ("classes", ["a", 1, "c"], "classes has an entry that is not text"),
     ("classes", ["a", "b"], "labels has 2; expected 0 to 1 for the 2 classes"),
     ("fields", ["depth"], "fields has 'depth'; known: labels, scores"),
     ("instances", ..., "instances is None; expected a list"),
@@ -337,7 +337,7 @@ def test_reading_what_is_not_there_or_broken(tmp_path):
     with pytest.raises(DataError, match=r"none.json: can't be read"):
         read_prediction(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(DataError, match=r"bad.json: is no JSON"):
+    with pytest.raises(DataError, match=r"bad.json: is not JSON"):
         read_prediction(tmp_path / "bad.json")
     prediction = dataclasses.replace(example(1), depth=torch.rand(SIZE))
     _, path = write_prediction(prediction, np.zeros((*SIZE, 3), np.uint8), tmp_path, "x")

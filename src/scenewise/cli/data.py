@@ -80,7 +80,7 @@ def _report(report: DataReport) -> dict[str, Any]:
 
 
 def _show_content(report: DataReport) -> None:
-    """What is there."""
+    """The contents."""
     from rich.table import Table
 
     total = sum(report.splits.values())

@@ -1,4 +1,4 @@
-"""Readers (one file a format), transforms, loader and checks."""
+"""Readers (one file per format), transforms, loader and checks."""
 
 from __future__ import annotations
 

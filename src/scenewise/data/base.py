@@ -29,7 +29,7 @@ OnBadRecord = Literal["error", "skip", "fix"]
 class Problem:
     """Something wrong in a data set: which file (and record of it), and a sentence with what was found and expected.
 
-    An ``error`` makes the record unusable as it is; a ``suspicion`` is a likely mistake that only a person can judge.
+    An ``error`` makes the record unusable as it is; a ``suspicion`` is a likely mistake that only the user can judge.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Problem:
 
     @classmethod
     def of(cls, error: DataError, files: Sequence[str] = ()) -> Problem:
-        """The problem that ``error`` tells of; ``files`` are those that its message may start with."""
+        """The problem that ``error`` describes; ``files`` are those that its message may start with."""
         text = str(error)
         for file in files:
             if text.startswith(f"{file}: "):
@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass
 class Examined:
-    """One record of a data set, looked at closely: see :meth:`DataSet.examine`."""
+    """One record of a data set with its problems: see :meth:`DataSet.examine`."""
 
     sample: Sample | None  # None where an error makes the record unusable
     problems: list[Problem]
@@ -81,7 +81,7 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         benchmarks: names of metrics by which the set is measured besides the usual ones.
     """
 
-    format: ClassVar[str] = ""  # empty for a person's own, which no string opens
+    format: ClassVar[str] = ""  # empty for the user's own, which no string opens
     fields: frozenset[str]
     needs_folder: ClassVar[bool] = True
     takes_file: ClassVar[bool] = False

@@ -74,7 +74,7 @@ class DataReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error; suspicions are for a person to judge."""
+        """Whether there is no error; suspicions are for the user to judge."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     @property

@@ -35,7 +35,7 @@ def find_reader(source: str, needs: frozenset[str] = frozenset()) -> tuple[type[
     """The reader and the path that ``source`` names, a ``format:path`` string or a path alone.
 
     Where a format has several readers, it is the first that gives the target fields ``needs`` and finds its files.
-    The format of a path alone is told from what lies there (:mod:`scenewise.data.recognise`).
+    The format of a path alone is recognised by its files (:mod:`scenewise.data.recognise`).
 
     Raises:
         UsageError: the format is unknown, or the string lacks the path.
@@ -129,7 +129,7 @@ def open_data(
     """The data set that ``source``, a ``format:path`` string or a path alone, names.
 
     Args:
-        source: such as ``camvid:data/camvid``; or ``data/camvid``, where the format is told from what lies there.
+        source: such as ``camvid:data/camvid``; or ``data/camvid``, where the format is recognised by its files.
         split: which part of it.
         needs: the target fields that are wanted, where a format has several readers; what is bad in others does not
             matter. Samples may have more fields: see :meth:`~scenewise.data.base.DataSet.only`.

@@ -1,7 +1,7 @@
 """InstanceDataSet: images with objects, in tables that loader processes share; and what happens to bad records.
 
 A list of a million Python objects is copied into every loader process bit by bit, since reading an object changes its
-reference count and with it its page of memory. Here everything is in a handful of numpy arrays: a row an image, a row
+reference count and with it its page of memory. Here everything is in a handful of numpy arrays: a row per image, a row
 an object, the objects of an image side by side.
 
 Shapes: N images, A objects in all, K objects in one image, P keypoints.
@@ -190,7 +190,7 @@ class InstanceDataSet(_Shared, DataSet):
 
     @abstractmethod
     def _box_text(self, records: Records, row: int) -> tuple[str, str]:
-        """The object's box as it stands in the file, and what is expected of boxes there."""
+        """The object's box unchanged from the file, and what is expected of boxes there."""
 
     def _masks(self, rows: Int64, size: tuple[int, int]) -> Runs:
         """The K masks of the objects ``rows`` of one image of ``size``. Readers with the field ``masks`` have it."""

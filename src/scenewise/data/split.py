@@ -131,7 +131,7 @@ def _shares(parts: Mapping[str, float] | None) -> dict[str, float]:
         raise UsageError(f"parts is {dict(parts)}; expected two splits or more with shares above 0")
     for name in parts:
         if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-            raise UsageError(f"parts: {name!r} is no name for a split; expected letters, digits, hyphens")
+            raise UsageError(f"parts: {name!r} is not a valid name of a split; expected letters, digits, hyphens")
     return {name: share / total for name, share in parts.items()}
 
 

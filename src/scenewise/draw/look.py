@@ -1,4 +1,4 @@
-"""How a picture looks: the options that a person gives, and the scene that all kinds of output are painted into."""
+"""How a picture looks: the user's options, and the scene that all kinds of output are drawn into."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Look:
         legend: whether there is one, or at which side of the image; by default where it takes less room. Beside maps
             that have pictures of their own (boundaries, depth, ...), legends and scales are always at the right.
         score: instances below it are left out.
-        color_by: what the colour of an instance tells; by default the instance where there are masks or keypoints,
+        color_by: what the colour of an instance stands for; by default the instance where there are masks or keypoints,
             else the class.
         boxes: whether boxes are drawn.
         links: pairs of keypoints to join; None: those of the prediction's skeleton.

@@ -28,7 +28,7 @@ from scenewise.types import InputSpec
 
 @dataclass  # not frozen: Fabric goes through what it sends to other processes
 class InHand:
-    """What a person gave instead of a recipe's words."""
+    """What the user passed in place of a recipe's entries."""
 
     model: Model | None = None
     data: DataSet | None = None

@@ -62,7 +62,7 @@ def evaluate(
         The scores by name, ready for JSON; undefined ones are None. For semantic segmentation ``mean_iou``,
         ``pixel_accuracy``, ``mean_accuracy``, ``frequency_weighted_iou`` and ``per_class``. For objects ``box``,
         ``mask`` and ``keypoints``, each with ``AP`` and the rest of COCO's scores; for maps ``boundary``, ``depth``,
-        ``normals`` and ``flow``. What each holds is told by the metric's ``compute``.
+        ``normals`` and ``flow``. What each contains is documented in the metric's ``compute``.
 
     Raises:
         UsageError: the classes disagree, the data set has no truth for what the model fills, or the model takes no such
@@ -81,7 +81,7 @@ def evaluate(
     written = None
     if results is not None:
         if not {"labels", "scores"} <= model.fills:
-            raise UsageError("results: COCO results hold objects and their classes, which this model does not find")
+            raise UsageError("results: COCO results contain classified objects, which this model does not return")
         written = CocoResults(getattr(opened, "class_ids", category_ids(model)), _image_numbers(opened))
     taking: list[Updated] = [*chosen] if written is None else [*chosen, written]
     run_evaluation(
@@ -104,7 +104,7 @@ def choose_metrics(fills: frozenset[str], data: DataSet, asked: Sequence[Asked] 
     and those ``asked`` for; see :func:`scenewise.metrics.table.choose`.
 
     Raises:
-        UsageError: the data set lacks the truth to measure the model by, or a metric does not fit.
+        UsageError: the data set lacks the ground truth to measure the model by, or a metric does not fit.
     """
     setting = Setting(data.classes, gotten(fills), data.fields, data.skeleton, _image_numbers(data))
     return choose(setting, data.source, data.benchmarks, asked)

@@ -385,7 +385,7 @@ class Loop:
             assert self.validation is not None
             raise UsageError(
                 f"trainer.monitor is {self.monitor!r}, which is undefined on {self.validation.source}, "
-                f"split {self.validation.split!r}: nothing there is to be found"
+                f"split {self.validation.split!r}: there is no ground truth for it"
             )
         if not isinstance(value, int | float):
             numbers = [k for k, v in flat.items() if isinstance(v, int | float) and "per_class." not in k]

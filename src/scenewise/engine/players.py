@@ -151,7 +151,7 @@ def check_terms(players: Iterable[Player], terms: Mapping[str, Tensor]) -> None:
     for term in terms:
         if "/" not in term or term.split("/")[0] not in names:
             known = ", ".join(names)
-            raise UsageError(f"losses: {term!r} is no player's term; expected PLAYER/TERM, players: {known}")
+            raise UsageError(f"losses: {term!r} is not a player's term; expected PLAYER/TERM, players: {known}")
     for name in names:
         if not any(term.startswith(f"{name}/") for term in terms):
             raise UsageError(f"losses: player {name!r} has no term; found {', '.join(terms)}")
@@ -188,7 +188,7 @@ def make_optimizer(
         groups.setdefault((lr, decay), []).append(parameter)
     unused = sorted(set(settings.groups) - used)
     if unused:
-        raise UsageError(f"optimizer.groups has {unused[0]!r}, and no trained parameter's name begins so")
+        raise UsageError(f"optimizer.groups has {unused[0]!r}, and no trained parameter's name begins with it")
     if not groups:
         raise UsageError("trainer.freeze leaves no parameter to train")
     listed = [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
@@ -211,7 +211,7 @@ def freeze(model: Model, prefixes: tuple[str, ...], norm: str) -> None:
         if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
             parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
             raise UsageError(
-                f"trainer.freeze has {prefix!r}, and no parameter's name begins so; parts: {', '.join(parts)}"
+                f"trainer.freeze has {prefix!r}, and no parameter's name begins with it; parts: {', '.join(parts)}"
             )
     for name, parameter in model.named_parameters():
         if name.startswith(prefixes or ("\0",)):

@@ -38,7 +38,7 @@ def write_proposals(
         data: a ``format:path`` string, or an open data set.
         split: which part of it, where ``data`` is a string.
         path: a safetensors file; see :mod:`scenewise.data.inputs`.
-        count: at most so many boxes an image.
+        count: the largest number of boxes per image.
         precision, device: see :class:`~scenewise.engine.predict.Predictor`.
         tick: called with the number of images done since its last call.
 

@@ -165,7 +165,7 @@ def _new_folder(recipe: Recipe) -> Path:
     name = recipe.trainer.name or f"{recipe.system.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(recipe.trainer.folder) / name
     if (folder / "recipe.yaml").exists():
-        raise UsageError(f"{folder}: holds a run already; resume it, or give another trainer.name")
+        raise UsageError(f"{folder}: already contains a run; resume it, or give another trainer.name")
     return folder
 
 

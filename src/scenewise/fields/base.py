@@ -49,11 +49,11 @@ class Field:
         name: that of the attribute of :class:`~scenewise.types.Output`, and of the target where data sets know it.
         shape: a letter or digit per dimension: K is the number of instances (then each row is of one), H and W are the
             image's, digits are fixed, other letters are free but the same wherever they occur.
-        gives: the field that a person gets in its place; its own name where that is itself.
+        gives: the field that the user receives in its place; its own name where that is itself.
         output: whether it is a field of :class:`~scenewise.types.Output`; else it is known of targets alone.
         target: whether it is a field of :class:`~scenewise.types.Target`; else data sets don't know it.
         fusion: what becomes of it over several views or models: their ``"mean"``, the ``"union"`` of their instances;
-            ``"refuse"``: nothing, and that is said.
+            ``"refuse"``: an error.
         storage: where it is kept: in the prediction's ``"json"``, in ``"arrays"`` beside it, or ``"never"``.
         layer: whether it is painted ``"over"`` the image together with others, has a ``"panel"`` of its own, or None.
         title: above its panel.
@@ -103,8 +103,8 @@ class Field:
         return value
 
     def restore(self, value: Tensor, old: Size, size: Size, done: Mapping[str, Tensor]) -> Tensor:
-        """What a person gets, the field ``gives``, for an image of ``size``; ``done`` are the fields before this one in
-        the table, restored."""
+        """What the user receives, the field ``gives``, for an image of ``size``; ``done`` are the fields before this
+        one in the table, restored."""
         return self.resize(value, old, size)
 
     def move_back(self, value: Tensor, view: View, skeleton: Skeleton | None) -> Tensor:
@@ -159,7 +159,7 @@ class Field:
         raise NotImplementedError(f"{self.name} is not kept in JSON")
 
     def summary(self, value: Tensor, whole: Described) -> list[str]:
-        """What it tells in a few words, such as how many of which class; nothing where others tell it."""
+        """A summary in a few words, such as how many of which class; nothing where other fields cover it."""
         return []
 
     def facts(self, value: Tensor, whole: Described) -> dict[str, Any]:

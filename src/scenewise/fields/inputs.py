@@ -43,7 +43,7 @@ class Input(ABC):
 
     @abstractmethod
     def read(self, value: Any) -> Tensor:
-        """The tensor that a person's ``value`` stands for.
+        """The tensor that the user's ``value`` stands for.
 
         Raises:
             UsageError: it is none.

@@ -105,7 +105,7 @@ class Masks(Field):
 
 
 class RoIMasks(Field):
-    """float32: the probability of the object in each cell of its box; a person gets masks of it."""
+    """float32: the probability of the object in each cell of its box; the user receives masks made from it."""
 
     name = "roi_masks"
     gives = "masks"

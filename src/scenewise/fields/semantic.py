@@ -120,7 +120,7 @@ class Semantic(Field):
 
 
 class SemanticLogits(Field):
-    """float32: the score of each class at each pixel, before the softmax; a person gets the best class of it."""
+    """float32: the score of each class at each pixel, before the softmax; the user receives the most likely class."""
 
     name = "semantic_logits"
     gives = "semantic"

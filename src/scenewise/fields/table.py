@@ -90,8 +90,8 @@ def replace(output: AnyOutput, values: Mapping[str, Any], **others: Any) -> AnyO
 
 
 def restore(output: Output, size: Size) -> dict[str, Tensor]:
-    """The fields that a person gets of ``output``, in the coordinates of an image of ``size`` (height, width) that was
-    resized for the model; on the CPU."""
+    """The fields that the user receives from ``output``, in the coordinates of an image of ``size`` (height, width)
+    that was resized for the model; on the CPU."""
     done: dict[str, Tensor] = {}
     for name, value in given(output).items():
         done[FIELDS[name].gives] = FIELDS[name].restore(value, output.size, size, done)

@@ -61,7 +61,7 @@ def make_folder(path: Path) -> None:
 
 
 def as_it_was(path: str | Path) -> str:
-    """What is to be said of a file that was not replaced."""
+    """What a message states about a file that was not replaced."""
     return "the file of that name is as it was before" if os.path.exists(path) else "there is no file of that name"
 
 

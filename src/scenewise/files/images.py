@@ -6,9 +6,9 @@ What a pixel is worth, whatever the file:
   anything, and CMYK (with Adobe's inversion in JPEG) is converted as Pillow does.
 * 16-bit grey keeps the high byte of each value, as Pillow and torchvision do for 16-bit colour: 65535 becomes 255.
   Where no value needs more than 12 bits, as from a 12-bit camera, the picture has 8, 10 or 12 bits, the fewest that
-  hold its values, and their highest eight are kept; that is said once, with the range.
+  hold its values, and their highest eight are kept; this is reported once, with the range.
 * Images are turned as their EXIF orientation says. In a PNG it counts where it stands before the pixels.
-* Of files with several pictures (GIF, multi-page TIFF) it is the first; that a TIFF has more pages is said once.
+* Of files with several pictures (GIF, multi-page TIFF) it is the first; that a TIFF has more pages is reported once.
 * A file that breaks off is refused, also where the program has told Pillow to fill up what is missing.
 """
 
@@ -58,7 +58,7 @@ def read_image(path: str | Path) -> Tensor:
 
     Raises:
         DataError: names the file: it is missing, empty, truncated, no image, has more than ``MAX_PIXELS`` pixels (which
-            its header tells, before anything is decoded), or its pixels have no defined range (floating point).
+            as its header states, before anything is decoded), or its pixels have no defined range (floating point).
     """
     with _opened(path) as picture:
         if picture.format == "TIFF" and (pages := int(getattr(picture, "n_frames", 1))) > 1:
@@ -128,7 +128,7 @@ def read_label_picture(path: str | Path) -> LabelPicture:
                 "one opaque colour, a pixel"
             )
         raise DataError(
-            f"{path}: a label map of mode {values.mode}; expected one number a pixel: 8-bit grey or palette PNG"
+            f"{path}: a label map of mode {values.mode}; expected one number per pixel: 8-bit grey or palette PNG"
         )
 
 
@@ -168,7 +168,7 @@ def read_label_map(path: str | Path) -> Tensor:
 
 def colors_instead(pixels: UInt8) -> str:
     """What is wrong with a label map of colours [H,W,3] where numbers are expected, and the cure."""
-    found = "a label map of mode RGB; expected one number a pixel: 8-bit grey or palette PNG"
+    found = "a label map of mode RGB; expected one number per pixel: 8-bit grey or palette PNG"
     if (pixels[..., :1] == pixels[..., 1:]).all():
         return f"{found}; its red, green and blue are equal: save one of them"
     return f"{found}; replace each colour by the index of its class"
@@ -211,7 +211,7 @@ def _opened(path: str | Path, *, pixels: bool = True) -> Iterator[Picture]:
 
     Where its ``pixels`` are wanted, the file has to be whole.
     """
-    filling = ImageFile.LOAD_TRUNCATED_IMAGES  # by the program: pixels that are not there would be made up
+    filling = ImageFile.LOAD_TRUNCATED_IMAGES  # by the program: missing pixels would be filled in
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a named pipe would be waited for without end

@@ -43,7 +43,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """A number, in hexadecimal digits, that tells whether any of this was changed."""
+    """A checksum of the content, in hexadecimal digits."""
     digest = blake2b(digest_size=16)
     for key in sorted(metadata.keys() - {CHECKSUM}):
         digest.update(f"{len(key)} {key} {len(metadata[key])} {metadata[key]}\n".encode("utf-8", "surrogatepass"))
@@ -149,5 +149,5 @@ def safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         raise CheckpointError(f"{path}: not a safetensors file") from None
     if size != end:
         word = "cut short" if size < end else "longer than its header says"
-        raise CheckpointError(f"{path}: {word}: {size} bytes; its header speaks of {end}")
+        raise CheckpointError(f"{path}: {word}: {size} bytes; its header announces {end}")
     return metadata, table

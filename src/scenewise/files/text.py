@@ -15,7 +15,7 @@ MARKS = (  # UTF-32's begins with that of UTF-16, so it comes first
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-HEAD = 1024  # bytes from which UTF-16 without a byte order mark is told
+HEAD = 1024  # bytes by which UTF-16 without a byte order mark is recognised
 
 
 def read_text(path: Path, *, what: str = "") -> str:

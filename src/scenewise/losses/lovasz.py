@@ -46,7 +46,7 @@ def lovasz_softmax(
         logits: [N,C,H,W].
         target: [N,H,W], or memberships [N,C,H,W].
         scope: pixels are ranked within the batch, or within each image.
-        classes: the mean is over the classes that are in the truth of the scope, over all, or over those listed; the
+        classes: the mean is over the classes in the ground truth of the scope, over all, or over those listed; the
             loss of an absent class is its largest probability.
         background: False leaves class 0 out of the mean.
         activation: None for the softmax of labels and the sigmoid of memberships.

@@ -44,7 +44,7 @@ def jaccard(
         smooth: what is added above and below, in pixels.
         eps: with ``log``, the IoU is held above it.
         scope: sums over the batch, or over each image.
-        classes: the mean is over the classes that are in the truth of the scope, over all, or over those listed. An
+        classes: the mean is over the classes in the ground truth of the scope, over all, or over those listed. An
             absent class is trained towards 0 pixels only if ``smooth`` is above 0.
         background: False leaves class 0 out of the mean.
         activation: None for the softmax of labels and the sigmoid of memberships.
@@ -116,7 +116,7 @@ def generalized_dice(
         power: 2 as published; 1 is milder; 0 weighs all pixels alike.
         smooth: what is added above and below.
         scope: sums over the batch, or over each image.
-        classes: those that are in the truth of the scope, all, or those listed. A class of less than a pixel is weighed
+        classes: those in the ground truth of the scope, all, or those listed. A class of less than a pixel is weighed
             as one of a pixel.
         background: False leaves class 0 out.
         activation: as in :func:`jaccard`.

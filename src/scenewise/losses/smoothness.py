@@ -1,4 +1,4 @@
-"""Losses that ask for smooth maps, whatever the truth: they act on unlabelled pixels, too.
+"""Losses that favour smooth maps, whatever the ground truth: they act on unlabelled pixels, too.
 
 Shapes: N images, C classes, H x W pixels.
 """

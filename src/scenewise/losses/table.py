@@ -113,7 +113,7 @@ class Parameter:
 
         try:
             if is_misplaced_bool(value, self.type):
-                raise ValueError("true and false are no numbers")
+                raise ValueError("true and false are not numbers")
             return TypeAdapter(self.type, config={"allow_inf_nan": False}).validate_python(value)
         except ValueError as error:  # pydantic's own is one, too
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -185,7 +185,7 @@ class Term:
 
     @property
     def own(self) -> bool:
-        """Whether it is a person's function rather than a row of the table."""
+        """Whether it is the user's function rather than a row of the table."""
         return self.name not in LOSSES
 
     @property

@@ -6,11 +6,12 @@ COCO API's ``cocoeval.py``. Thresholds of IoU or OKS 0.50, 0.55, ..., 0.95; the 
 detections of a class in an image (20 for keypoints).
 
 * ``ignore`` marks crowds: any number of detections may match one, by the share of the detection that lies within it,
-  and those count neither way. For keypoints, truths without a labelled keypoint are ignored as well.
-* Sizes are those of truths: small below 32^2 pixels of ``area``, medium to 96^2, large above (both bounds belong to
-  both sides). A detection without a match is left out where its own area is out of range: the box's area for boxes, the
-  mask's for masks (pycocotools takes the box's there if a results file has both), that of the box around the points for
-  keypoints.
+  and those are neither true nor false positives. For keypoints, objects without a labelled keypoint are ignored as
+  well.
+* Sizes are those of ground-truth objects: small below 32^2 pixels of ``area``, medium to 96^2, large above (both bounds
+  belong to both sides). A detection without a match is left out where its own area is out of range: the box's area for
+  boxes, the mask's for masks (pycocotools takes the box's there if a results file has both), that of the box around the
+  points for keypoints.
 * Equal scores keep the order of detections in an image, and that of images by their number.
 
 The matching itself is done by hotcoco, a native implementation, which is only handed values that were checked here and
@@ -56,7 +57,7 @@ class CocoMetrics(Metric):
     Args:
         classes: names, in label order.
         kinds: what is measured; predictions and targets must have the fields of each.
-        sigmas: one for each keypoint: the distance, as a share of the square root of the truth's area, up to which
+        sigmas: one for each keypoint: the distance, as a share of the square root of the object's area, up to which
             people place it. By default COCO's for 17 keypoints, and 0.062, their mean, for any other number.
         order: the number of each image by its name, which decides the order of equal scores; COCO's image ids. By
             default images are put in the order of the numbers that their names are, or of the names.
@@ -113,7 +114,7 @@ class CocoMetrics(Metric):
         expected = len(self.sigmas) if self.sigmas is not None else known[0] if known is not None else truth
         for what, points in (("prediction", found), ("target", truth)):
             if points != expected:
-                raise UsageError(f"{where}: the {what} has {points} keypoints an instance; expected {expected}")
+                raise UsageError(f"{where}: the {what} has {points} keypoints per instance; expected {expected}")
 
     def merge(self, other: CocoMetrics) -> None:
         """Add what another process counted."""
@@ -129,7 +130,7 @@ class CocoMetrics(Metric):
             For each kind a dictionary. ``box`` and ``mask``: ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl``,
             ``AR1``, ``AR10``, ``AR100``, ``ARs``, ``ARm``, ``ARl``. ``keypoints``: ``AP``, ``AP50``, ``AP75``,
             ``APm``, ``APl``, ``AR``, ``AR50``, ``AR75``, ``ARm``, ``ARl``. Each has ``per_class``: ``AP``, ``AP50`` and
-            the number of ``truths`` that count, for each class's name. Beside them the number of ``images``.
+            the number of ground-truth objects that count (``truths``) per class name. And the number of ``images``.
         """
         scores: dict[str, Any] = {}
         for kind in self.kinds:
@@ -198,7 +199,7 @@ def mean_of(values: Float64) -> float | None:
 
 
 def best_of_each_class(scores: npt.NDArray[Any], labels: npt.NDArray[Any], most: int = 100) -> npt.NDArray[np.int64]:
-    """The places of the ``most`` best-scored detections of each class, ascending: no other one is ever looked at."""
+    """The places of the ``most`` best-scored detections of each class, ascending: no others affect the scores."""
     if len(scores) <= most:
         return np.arange(len(scores))
     order = np.lexsort((-scores, labels))  # stable: equal scores stay in order
@@ -222,7 +223,7 @@ def compact(values: Mapping[str, Tensor]) -> Objects:
 
 
 def _area_of(values: Mapping[str, Tensor], codes: Sequence[Mapping[str, Any]]) -> Float64:
-    """The truths' areas in pixels, float64 [K]: as stated, else of the masks, else of the boxes."""
+    """The areas of the ground-truth objects in pixels, float64 [K]: as stated, else of the masks, else of the boxes."""
     if "area" in values:
         return values["area"].numpy()
     if "masks" in values:

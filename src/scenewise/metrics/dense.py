@@ -1,4 +1,5 @@
-"""Errors of maps of measures: depth, surface normals, optical flow. Pixels count where the truth is known (finite).
+"""Errors of maps of measures: depth, surface normals, optical flow. Pixels count where the ground truth is known
+(finite).
 
 A prediction may leave pixels unknown, too (NaN); they can't be compared, and ``coverage`` is the share of the pixels
 with a truth that could.
@@ -199,7 +200,7 @@ class FlowMetrics(Metric):
 
     Args:
         classes: of the model, which flow has no use for.
-        pixels, share: a pixel's vector is an outlier where its end-point error is above so many pixels and above this
+        pixels, share: a pixel's vector is an outlier where its end-point error is above this many pixels and above this
             share of the true vector's length.
 
     Source: the end-point error: Baker et al., A database and evaluation methodology for optical flow, IJCV 2011, sec.

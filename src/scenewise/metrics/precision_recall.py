@@ -1,7 +1,7 @@
 """Precision and recall of detections, the curve of both, and the average precision that summarises it.
 
 A detection is a hit (true positive) if it is matched to a truth of its class that no better-scored detection has taken;
-otherwise it is a miss (false positive). Truths that are to be ignored (difficult, crowd) count neither way, and neither
+otherwise it is a miss (false positive). Ignored objects (difficult, crowd) are neither hits nor misses, and neither are
 do detections that are matched to them.
 
 Shapes: K detections, G truths of one class. All arrays are numpy's.

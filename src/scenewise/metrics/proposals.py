@@ -1,7 +1,7 @@
-"""Average recall of proposals: how much of what is there a region proposal network finds, whatever its class.
+"""Average recall of proposals: the share of objects that region proposals cover, whatever their class.
 
 Hosang et al., "What Makes for Effective Detection Proposals?", PAMI 2016, sec. 4; numbers as COCO's evaluation gives
-them without categories: the mean recall over IoU 0.50, 0.55, ..., 0.95, at 100, 300 and 1000 proposals an image.
+them without categories: the mean recall over IoU 0.50, 0.55, ..., 0.95, at 100, 300 and 1000 proposals per image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ProposalMetrics(Metric):
     """The average recall of class-agnostic boxes over a data set.
 
     Args:
-        counts: the numbers of best-scored proposals of an image that are looked at, ascending.
+        counts: the numbers of best-scored proposals per image that are evaluated, ascending.
         order: as in :class:`~scenewise.metrics.coco.CocoMetrics`.
     """
 
@@ -65,7 +65,7 @@ class ProposalMetrics(Metric):
 
         Returns:
             ``proposals``: ``AR100``, ``AR300``, ``AR1000`` (or as ``counts`` says), and ``ARs``, ``ARm``, ``ARl`` of
-            small, medium and large truths at the largest number; and the number of ``images``.
+            small, medium and large objects at the largest number; and the number of ``images``.
         """
         _, recall = evaluate(
             "box", self.images, 1, order=self.order, most=self.counts, class_agnostic=True

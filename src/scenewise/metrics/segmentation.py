@@ -1,9 +1,9 @@
 """Metrics for semantic segmentation: exact counts over a whole data set, and the scores that follow from them.
 
-h is the confusion matrix: h[t, p] pixels of class t were called p. A score of a class that has no pixels to be judged
-by is undefined: NaN in tensors, None in :meth:`SegmentationMetrics.compute`. How a mean over classes treats it is the
-policy ``absent``: ``"nan_skip"`` leaves it out (the usual; FCN's and torchmetrics' macro average), ``"zero"`` counts
-it as 0 (as the devkit of ADE20K does), ``"one"`` as 1.
+h is the confusion matrix: h[t, p] pixels of class t were predicted as p. A score of a class that has no pixels to be
+judged by is undefined: NaN in tensors, None in :meth:`SegmentationMetrics.compute`. How a mean over classes treats it
+is the policy ``absent``: ``"nan_skip"`` leaves it out (the usual; FCN's and torchmetrics' macro average), ``"zero"``
+counts it as 0 (as the devkit of ADE20K does), ``"one"`` as 1.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class ConfusionMatrix:
                 raise UsageError(f"{name} is {value.dtype}; expected integers, the index of each pixel's class")
         truth = target.long()
         counted = (truth >= 0) & (truth < self.num_classes) & (truth != IGNORE)  # the last for more than 255 classes
-        truth, called = truth[counted], prediction[counted].long()
-        if called.numel() == 0:
+        truth, predicted = truth[counted], prediction[counted].long()
+        if predicted.numel() == 0:
             return
-        low, high = (int(v) for v in torch.aminmax(called))
+        low, high = (int(v) for v in torch.aminmax(predicted))
         if low < 0 or high >= self.num_classes:
             wrong = low if low < 0 else high
             raise UsageError(f"prediction has the value {wrong}; expected 0 to {self.num_classes - 1}")
-        cells = torch.bincount(truth * self.num_classes + called, minlength=self.num_classes**2)
+        cells = torch.bincount(truth * self.num_classes + predicted, minlength=self.num_classes**2)
         self.counts += cells.view(self.num_classes, self.num_classes).cpu()
 
     def merge(self, other: ConfusionMatrix) -> None:
@@ -76,12 +76,12 @@ class ConfusionMatrix:
 
     @property
     def predicted(self) -> Tensor:
-        """int64 [C]: the counted pixels that were called each class."""
+        """int64 [C]: the counted pixels that were predicted as each class."""
         return self.counts.sum(0)
 
     @property
     def hits(self) -> Tensor:
-        """int64 [C]: the pixels of each class that were called right."""
+        """int64 [C]: the correctly predicted pixels of each class."""
         return self.counts.diagonal()
 
     def iou(self) -> Tensor:
@@ -89,11 +89,11 @@ class ConfusionMatrix:
         return self.hits.double() / (self.truth + self.predicted - self.hits)
 
     def accuracy(self) -> Tensor:
-        """float64 [C]: the share of each true class that was called right, its recall; NaN without truth."""
+        """float64 [C]: the recall of each class, its correctly predicted share; NaN without ground truth."""
         return self.hits.double() / self.truth
 
     def precision(self) -> Tensor:
-        """float64 [C]: the share of the pixels called each class that are of it; NaN where no pixel was."""
+        """float64 [C]: the share of the pixels predicted as each class that are of it; NaN where there are none."""
         return self.hits.double() / self.predicted
 
     def dice(self) -> Tensor:
@@ -101,7 +101,7 @@ class ConfusionMatrix:
         return 2 * self.hits.double() / (self.truth + self.predicted)
 
     def pixel_accuracy(self) -> float:
-        """The share of all counted pixels that were called right; NaN where none was counted."""
+        """The share of all counted pixels that were predicted correctly; NaN where none was counted."""
         return float(self.hits.sum().double() / self.counts.sum())
 
     def frequency_weighted_iou(self) -> float:
@@ -122,9 +122,9 @@ def image_confusion(prediction: Described, target: Target, num_classes: int) -> 
         UsageError: one of them is missing, or they don't fit each other; names the image.
     """
     confusion = ConfusionMatrix(num_classes)
-    called, truth = maps_of(prediction, target, "semantic", "[H,W] class indices")
+    predicted, truth = maps_of(prediction, target, "semantic", "[H,W] class indices")
     try:
-        confusion.update(called, truth)
+        confusion.update(predicted, truth)
     except UsageError as error:
         raise UsageError(f"{image_label(prediction, target)}: {error}") from None
     return confusion

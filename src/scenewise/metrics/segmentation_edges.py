@@ -48,11 +48,11 @@ class TrimapMetrics(Metric):
 
     def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`~scenewise.metrics.segmentation.SegmentationMetrics.update`."""
-        called, truth = (labels.cpu() for labels in maps_of(prediction, target, "semantic", "[H,W] class indices"))
+        predicted, truth = (labels.cpu() for labels in maps_of(prediction, target, "semantic", "[H,W] class indices"))
         edges = label_edges(_labels(truth, len(self.classes)), void_edges=self.void_edges)
         distance = torch.from_numpy(edge_distance(edges))
         for radius, confusion in zip(self.radii, self.confusions, strict=True):
-            confusion.update(called, truth.long().masked_fill(distance > radius, IGNORE))
+            confusion.update(predicted, truth.long().masked_fill(distance > radius, IGNORE))
         self.images += 1
 
     def merge(self, other: TrimapMetrics) -> None:
@@ -108,18 +108,18 @@ class BoundaryF1(Metric):
 
     def update(self, prediction: Described, target: Target) -> None:
         """Count one image; see :meth:`~scenewise.metrics.segmentation.SegmentationMetrics.update`."""
-        called, truth = (
+        predicted, truth = (
             _labels(labels, len(self.classes))
             for labels in maps_of(prediction, target, "semantic", "[H,W] class indices")
         )
         allowed = ~(label_edges(truth == -1) | (truth == -1))  # neither void nor beside it
         radius = self.tolerance * math.hypot(*truth.shape)
         values = {}
-        for label in np.union1d(truth, called if self.predicted_alone else truth).tolist():
+        for label in np.union1d(truth, predicted if self.predicted_alone else truth).tolist():
             if label == -1:
                 continue
-            of_truth, of_called = (label_edges(m == label) & (m == label) & allowed for m in (truth, called))
-            score = _f1(of_called, of_truth, radius)
+            of_truth, of_predicted = (label_edges(m == label) & (m == label) & allowed for m in (truth, predicted))
+            score = _f1(of_predicted, of_truth, radius)
             if score is not None:
                 values[label] = score
         self.values.append(values)
@@ -174,13 +174,13 @@ def edge_distance(edges: Bools) -> npt.NDArray[np.float64]:
     return distance
 
 
-def _f1(called: Bools, truth: Bools, radius: float) -> float | None:
-    if not called.any() and not truth.any():
+def _f1(predicted: Bools, truth: Bools, radius: float) -> float | None:
+    if not predicted.any() and not truth.any():
         return None
-    if not called.any() or not truth.any():
+    if not predicted.any() or not truth.any():
         return 0.0
-    precision = float((edge_distance(truth)[called] <= radius).mean())
-    recall = float((edge_distance(called)[truth] <= radius).mean())
+    precision = float((edge_distance(truth)[predicted] <= radius).mean())
+    recall = float((edge_distance(predicted)[truth] <= radius).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

@@ -30,13 +30,13 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Objects:
-    """The detections or the truths of one image, K of them, without anything of the size of the image.
+    """The K detections or ground-truth objects of one image, without anything of the size of the image.
 
     Attributes:
         labels: int32 [K].
         scores: float32 [K], of detections.
-        ignore: bool [K], of truths.
-        area: float64 [K] in pixels, of truths.
+        ignore: bool [K], of ground truth.
+        area: float64 [K] in pixels, of ground truth.
         boxes: float32 [K,4], or None where they are not measured.
         keypoints: float32 [K,P,3], or None.
         masks: K run-length codes' texts, or None.

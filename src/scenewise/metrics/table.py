@@ -21,7 +21,7 @@ class Row:
 
     Attributes:
         name: of the metric, as ``--metrics`` and recipes have it.
-        filled: the field of :class:`~scenewise.types.Described`, that a person gets.
+        filled: the field of :class:`~scenewise.types.Described`, that the user receives.
         truth: the target fields that it is compared with.
         location: ``module:class`` below ``scenewise.metrics``.
         main: the dotted path of the score by which a model is usually chosen; empty for none.
@@ -128,7 +128,7 @@ def truth_for(fills: Iterable[str], asked: Sequence[Asked] = ()) -> frozenset[st
 
 
 def gotten(fills: Iterable[str]) -> frozenset[str]:
-    """The fields that a person gets of a model that fills ``fills``."""
+    """The fields that the user receives from a model that fills ``fills``."""
     return frozenset(FIELDS[name].gives for name in fills)
 
 
@@ -165,7 +165,7 @@ def choose(setting: Setting, source: str, benchmarks: Sequence[str] = (), asked:
         main = main or next((row.main for row in rows if row.main), None)
     if not metrics:
         raise UsageError(
-            f"{source} has {', '.join(sorted(setting.fields))}; nothing there measures a model that fills "
+            f"{source} has {', '.join(sorted(setting.fields))}; no metric applies to a model that fills "
             f"{', '.join(sorted(setting.fills))}"
         )
     return Chosen(metrics, main)
@@ -206,16 +206,16 @@ def _told(one: Asked) -> tuple[str, type[Metric] | None, Mapping[str, Any]]:
     if isinstance(one, type) and issubclass(one, Metric):
         return f"{one.__module__}:{one.__qualname__}", one, parameters
     if not isinstance(one, str):
-        raise UsageError(f"metrics: {one!r} is no metric; expected a name, module:Class or a subclass of Metric")
+        raise UsageError(f"metrics: {one!r} is not a metric; expected a name, module:Class or a subclass of Metric")
     if ":" in one:
         return one, _own_class(one), parameters
     if one not in names():
-        raise UsageError(f"metrics: there is no metric {one!r}{suggest(one, names())}; known: {', '.join(names())}")
+        raise UsageError(f"metrics: there is not a metric {one!r}{suggest(one, names())}; known: {', '.join(names())}")
     return one, None, parameters
 
 
 def _own_class(location: str) -> type[Metric]:
-    """The class of a person's own metric, ``module:Class``."""
+    """The class of the user's own metric, ``module:Class``."""
     module, _, name = location.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -233,7 +233,7 @@ def _own_class(location: str) -> type[Metric]:
 
 
 def _rows_of(name: str, cls: type[Metric] | None) -> list[Row]:
-    """The rows of the metric ``name``; those that a person's own class stands for."""
+    """The rows of the metric ``name``; those that the user's own class stands for."""
     if cls is None:
         return [row for row in ROWS if row.name == name]
     unknown = sorted(n for n in cls.measures if n not in FIELDS)

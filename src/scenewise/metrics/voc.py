@@ -1,10 +1,10 @@
 """Average precision as Pascal VOC measures it.
 
 Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 2010, sec. 4.2; The PASCAL VOC Challenge: A
-Retrospective, IJCV 2015, sec. 3. Each detection looks at one truth alone, the one of its class that it overlaps most,
-even if another detection has taken that already. It is a hit if their IoU is above the threshold (strictly, as in the
-Python evaluation that the field uses) and it is the best-scored to claim that truth. Detections of a difficult
-truth count neither way.
+Retrospective, IJCV 2015, sec. 3. Each detection is compared with one ground-truth object only, the one of its class
+that it overlaps most, even if another detection has taken that already. It is a hit if their IoU is above the threshold
+(strictly, as in the Python evaluation that the field uses) and it is the best-scored to claim that truth. Detections of
+a difficult truth count neither way.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class VocMetrics(Metric):
         """The scores, 0..1, None where undefined.
 
         Returns:
-            ``voc``: ``AP`` (area) and ``AP11`` (11 points), each the mean over the classes that have truths (the
+            ``voc``: ``AP`` (area) and ``AP11`` (11 points), each the mean over the classes that have ground truth (the
             field's mAP); ``per_class``: both for each class's name, and the number of its ``truths``.
         """
         rows: dict[str, dict[str, Any]] = {}

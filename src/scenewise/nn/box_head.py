@@ -101,7 +101,7 @@ class FullyConnected(nn.Module):
         size: s.
         channels: the width of both.
         dropout: after each of them.
-        ranks: each layer is the product of two, with so many channels between them; None for whole layers.
+        ranks: each layer is the product of two, with this many channels between them; None for whole layers.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ Shapes: N images, R boxes of all images together, P positive boxes, J keypoints,
 All coordinates here are continuous, as everywhere in scenewise: the centre of pixel column j is x = j + 0.5. The
 formulas are those of torchvision (``keypoints_to_heatmap``, ``heatmaps_to_keypoints``), and the same numbers in give
 the same numbers out: floor takes a continuous coordinate to a cell, and the cell's middle, + 0.5, is where a point is
-put back. What differs is what is fed. torchvision's references feed COCO's keypoints as they stand in the file, as
+put back. What differs is what is fed. torchvision's references feed COCO's keypoints unchanged from the file, as
 indices of pixels; scenewise's reader adds 0.5 to them first (and its writer takes it off again), as Detectron2 does. So
 a network trained by torchvision finds points in index coordinates: x in scenewise is what it gives + 0.5.
 """
@@ -39,7 +39,7 @@ class KeypointSpec:
         convs: 3x3 convolutions before the enlarging one.
         channels: their width.
         size: M, the side of a keypoint's map; a multiple of 4. The features are pooled on a grid of a quarter of it.
-        shift: added to x and y of the keypoints found. Networks that were trained with COCO's numbers as they stand,
+        shift: added to x and y of the keypoints found. Networks that were trained with COCO's numbers unchanged,
             which count from the centre of the first pixel, need 0.5.
     """
 

@@ -51,7 +51,7 @@ class AnchorSpec:
             )
         wrong = [value for value in (*sum(self.sizes, ()), *self.ratios) if not value > 0]
         if wrong:
-            raise UsageError(f"anchors: {wrong[0]} is no size or ratio; expected numbers above 0")
+            raise UsageError(f"anchors: {wrong[0]} is not a valid size or ratio; expected numbers above 0")
         if self.legacy and (self.offset != 0 or not self.rounded):
             raise UsageError(
                 f"anchors: legacy fixes where anchors lie and how they are rounded, but offset is {self.offset} and "

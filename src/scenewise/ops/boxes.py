@@ -166,7 +166,7 @@ def _centers_and_sides(boxes: Tensor, plus_one: bool) -> tuple[Tensor, Tensor, T
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """The boxes that are left when each one takes away those of lower score that overlap it too much.
+    """The boxes that remain when each suppresses those of lower score that overlap it too much.
 
     Args:
         boxes: float [K,4].

@@ -1,6 +1,6 @@
 """Which anchors or proposals stand for which object, and which of them a loss sees.
 
-Shapes: G objects (the truth), A anchors or proposals.
+Shapes: G ground-truth objects, A anchors or proposals.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def sample_balanced(
 
     Args:
         matches: int64 [A], from :func:`match`.
-        count: how many in all; fewer where there are not enough. Missing positives are made up for by negatives, but
+        count: how many in all; fewer where there are not enough. Missing positives are replaced by negatives, but
             not the other way round.
         fraction: 0..1.
         generator: on the device of ``matches``; torch's own without one.

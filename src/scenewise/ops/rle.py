@@ -100,7 +100,7 @@ def parse(
     """
     if not isinstance(code, Mapping) or "size" not in code or "counts" not in code:
         raise DataError(
-            f"{where}: {reprlib.repr(code)} is no run-length code; expected {{'size': [h, w], 'counts': ...}}"
+            f"{where}: {reprlib.repr(code)} is not a run-length code; expected {{'size': [h, w], 'counts': ...}}"
         )
     height, width = _checked_size(code["size"], where)
     if size is not None and (height, width) != tuple(size):
@@ -244,7 +244,7 @@ def decode_labels(code: Code, *, where: str = "label runs") -> npt.NDArray[np.in
     """
     if not isinstance(code, Mapping) or not {"size", "values", "counts"} <= code.keys():
         raise DataError(
-            f"{where}: {reprlib.repr(code)} is no label map; expected {{'size': [h, w], 'values', 'counts'}}"
+            f"{where}: {reprlib.repr(code)} is not a label map; expected {{'size': [h, w], 'values', 'counts'}}"
         )
     height, width = _checked_size(code["size"], where)
     values, counts = (_integers(code[name], name, where) for name in ("values", "counts"))

@@ -1,4 +1,4 @@
-"""Features of a fixed size for boxes of any size, and the pyramid level that a box looks at.
+"""Features of a fixed size for boxes of any size, and the pyramid level that a box is pooled from.
 
 Shapes: N images, C channels, H x W feature maps; boxes are a list with one [K_i,4] an image, ``x1, y1, x2, y2`` in
 pixels of the image; K = sum K_i, which may be 0, as may N. Results follow the images, then the boxes of each.
@@ -82,7 +82,7 @@ def _can_gather(features: Tensor, sampling: int) -> bool:
 def gather_align(
     features: Tensor, boxes: Sequence[Tensor], size: int, scale: float, *, sampling: int = 2, aligned: bool = False
 ) -> Tensor:
-    """:func:`roi_align` as weighted sums of whole feature vectors, which channels-last maps have in one piece.
+    """:func:`roi_align` as weighted sums of whole feature vectors, which are contiguous in channels-last maps.
 
     Each cell is the sum of (2 ``sampling``)^2 pixels' vectors: the four around each sample, weighted bilinearly. In
     bfloat16 the weights are rounded, too, which costs less than rounding the result does.

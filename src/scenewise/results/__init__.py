@@ -1,1 +1,1 @@
-"""What a person holds: predictions, their pictures, JSON, COCO results, folders."""
+"""What the user holds: predictions, their pictures, JSON, COCO results, folders."""

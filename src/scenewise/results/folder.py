@@ -73,7 +73,7 @@ def read_output(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from None
     except ValueError as error:
-        raise DataError(f"{path}: is no JSON ({error})") from None
+        raise DataError(f"{path}: is not JSON ({error})") from None
     values = from_record(record, where=str(path))
     if "arrays" not in record:
         return values

@@ -179,7 +179,7 @@ def _paint_tags(picture: Image.Image, instances: list[tuple[Field, Tensor]], sce
 
 
 def _as_person_gets(output: Described) -> Described:
-    """``output`` with what a person gets in place of fields that only models know, straight from a model."""
+    """``output`` with what the user receives in place of fields that only models know, straight from a model."""
     done: dict[str, Any] = {}
     for name, value in given(output).items():
         field = FIELDS[name]

@@ -1,4 +1,4 @@
-"""Prediction: what a person holds of one image, in that image's own coordinates."""
+"""Prediction: what the user holds of one image, in that image's own coordinates."""
 
 from __future__ import annotations
 

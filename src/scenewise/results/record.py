@@ -81,7 +81,7 @@ def from_record(record: Mapping[str, Any], *, where: str = "prediction") -> dict
     if len(size) != 2 or not all(type(side) is int and 0 < side <= rle.MAX_PIXELS for side in size):
         raise DataError(f"{where}: size is {reprlib.repr(size)}; expected [height, width] in pixels")
     if not all(isinstance(name, str) for name in classes):
-        raise DataError(f"{where}: classes has an entry that is no text; expected names")
+        raise DataError(f"{where}: classes has an entry that is not text; expected names")
     unknown = [name for name in fields if name not in JSON_FIELDS]
     if unknown:
         raise DataError(f"{where}: fields has {unknown[0]!r}; known: {', '.join(JSON_FIELDS)}")

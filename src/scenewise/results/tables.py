@@ -57,7 +57,7 @@ def _group_tables(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
 
 
 def _row_tables(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
-    """A table with a row per class, or joint, and a column per group that tells something of each."""
+    """A table with a row per class, or joint, and a column per group that has a score for each."""
     from rich.table import Table
 
     kinds: dict[str, dict[str, Mapping[str, Any]]] = {}

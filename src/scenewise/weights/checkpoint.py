@@ -34,7 +34,7 @@ def save_checkpoint(
     """Write ``model`` to ``path``.
 
     Args:
-        model: of a system in the catalog, or a person's own.
+        model: of a system in the catalog, or the user's own.
         path: ends in ``.safetensors``.
         half: store floating-point tensors as float16; loading gives float32 again.
         state: weights to store in place of the model's own, such as their moving averages.

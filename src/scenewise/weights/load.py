@@ -76,7 +76,7 @@ def _load_pipeline(path: Path) -> Model:
         try:
             if fixed:
                 raise UsageError(
-                    f"{min(fixed)!r} is no option; which model is which follows from the order of the list"
+                    f"{min(fixed)!r} is not an option; which model is which follows from the order of the list"
                 )
             model = build("scenewise.pipeline:Pipeline", (), first=model, second=part, **given)
         except UsageError as error:

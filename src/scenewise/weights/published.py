@@ -257,7 +257,7 @@ PUBLISHED: dict[str, Published] = {
             "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
             226.1,
             {"box.AP": 0.546, "keypoints.AP": 0.650},
-            arguments={"keypoints": {"shift": 0.5}},  # trained with COCO's numbers as they stand in its files
+            arguments={"keypoints": {"shift": 0.5}},  # trained with COCO's numbers unchanged from its files
             classes=("person",),
             outputs=("no person", "person"),
             data="COCO val2017, people",

@@ -199,7 +199,7 @@ def test_a_single_file_is_not_every_split(tmp_path):
     write(tmp_path, name="instances_val2017", folder="val2017")
     source = f"coco:{tmp_path / 'annotations' / 'instances_val2017.json'}"
     assert [open_data(source, split).split for split in ("val2017", "val", "all")] == ["val2017"] * 3
-    with pytest.raises(DataError, match="is no split 'train'; it answers to all, val, val2017"):
+    with pytest.raises(DataError, match="is no split 'train'; it can be opened as all, val, val2017"):
         open_data(source, "train")
 
 
@@ -529,7 +529,7 @@ def test_a_turned_image(tmp_path):
         (lambda c: c.pop("annotations"), r"instances_train2017\.json: there is no 'annotations'; expected images,"),
         (lambda c: c.pop("categories"), r"there is no 'categories'"),
         (lambda c: c.update(categories=[]), r"there are no categories"),
-        (lambda c: c.update(images={}), r"images is no list; expected a list of objects"),
+        (lambda c: c.update(images={}), r"images is not a list; expected a list of objects"),
         (lambda c: c["categories"][1].update(id=44), r"categories\[1\]: id 44 is that of another category, too"),
         (lambda c: c["categories"][1].update(name="spoon"), r"several categories have the name 'spoon'"),
         (

@@ -1,7 +1,7 @@
 """COCO's annotation files: ``coco:PATH`` or ``coco:PATH/TO/FILE.json``.
 
 Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; the format as https://cocodataset.org/#format-data has
-it, and as CVAT, Label Studio, Roboflow and others write it. Where files are is told in
+it, and as CVAT, Label Studio, Roboflow and others write it. Where files are looked for is described in
 :mod:`scenewise.data.readers.coco_layout`. A split is what stands for SPLIT there; ``train`` also finds ``train2017``,
 and ``val`` finds ``valid``. The images of a single file are looked for beside it in the same way, from its own folder
 and from the one above.
@@ -57,7 +57,7 @@ from scenewise.errors import DataError
 from scenewise.ops.polygons import polygons_to_runs
 from scenewise.ops.runs import Runs, runs_of_code
 
-HEAD = 1 << 16  # bytes from which an annotation file is told
+HEAD = 1 << 16  # bytes by which an annotation file is recognised
 LISTS = re.compile(rb'"(?:images|categories)"\s*:\s*\[|"annotations"\s*:\s*\[[^\]]{0,999}"image_id"')
 
 
@@ -446,7 +446,7 @@ class Coco(InstanceDataSet):
         return Runs.of(masks, size)
 
     def outlines(self, index: int, size: tuple[int, int]) -> list[list[Float64] | None]:
-        """The polygons of each object, where it has any, as they stand in the file."""
+        """The polygons of each object, where it has any, unchanged from the file."""
         return [
             [np.array(polygon, np.float64) for polygon in code] if code and not isinstance(code, dict) else None
             for _, _, code in self._segmentations(self.rows(index))

@@ -134,7 +134,7 @@ class Content:
             self.size = stream.size
             for key in stream.members():
                 if key in ("images", "annotations", "categories") and not stream.is_array():
-                    raise DataError(f"{self.path}: {key} is no list; expected a list of objects")
+                    raise DataError(f"{self.path}: {key} is not a list; expected a list of objects")
                 if key == "images":
                     self.names = Names(self._read_images(stream, sizes))
                 elif key == "annotations":

@@ -69,7 +69,7 @@ def file_of(root: Path, split: str, kinds: Sequence[str]) -> tuple[Path, str]:
             answers.add("train")
         if split not in answers:
             raise DataError(
-                f"{root}: a single file, which is no split {split!r}; it answers to {', '.join(sorted(answers))}"
+                f"{root}: a single file, which is not split {split!r}; it can be opened as {', '.join(sorted(answers))}"
             )
         return root, own
     files = files_of(root, kinds)

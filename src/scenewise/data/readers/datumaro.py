@@ -4,9 +4,9 @@
     PATH/images/SPLIT/NAME.jpg           or PATH/images/NAME.jpg
 
 A single split that is called ``default`` is ``train``, too. ``bbox``, ``polygon``, ``mask``, ``ellipse`` and
-``rotated_bbox`` become objects as :mod:`scenewise.data.readers.shapes` tells; annotations of the same label and the
-same group, other than 0, are one object. ``points`` become the keypoints of the object of their group. ``label`` and
-``caption`` speak of the whole image and are passed over; ``polyline``, ``cuboid`` and ``skeleton`` are no objects.
+``rotated_bbox`` become objects as described in :mod:`scenewise.data.readers.shapes`; annotations of the same label and
+the same group, other than 0, are one object. ``points`` become the keypoints of the object of their group. ``label``
+and ``caption`` speak of the whole image and are passed over; ``polyline``, ``cuboid`` and ``skeleton`` are no objects.
 Classes are in the order of the file, and their keypoints as well.
 """
 
@@ -27,7 +27,7 @@ from scenewise.files.json_file import as_number, as_side, read_json
 from scenewise.ops import rle
 from scenewise.types import Skeleton
 
-HEAD = 1 << 14  # bytes from which a file is told
+HEAD = 1 << 14  # bytes by which a file is recognised
 KINDS = "bbox, polygon, mask, ellipse, rotated_bbox or points"
 OF_IMAGES = ("label", "caption")  # annotations of the whole image
 
@@ -94,7 +94,7 @@ class Datumaro(ShapeDataSet):
         entries = listed if isinstance(listed, list) else []
         names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and entry.get("name")]
         if not names or len(names) < len(entries):
-            raise DataError(f"{file}: categories.label.labels is no list of names; expected the classes")
+            raise DataError(f"{file}: categories.label.labels is not a list of names; expected the classes")
         double = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
         if double is not None:
             raise DataError(f"{file}: several labels have the name {double!r}; expected unique names")

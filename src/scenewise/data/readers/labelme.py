@@ -6,9 +6,9 @@
 
 JSON files may also be in sub-folders, and images in a folder ``images`` next to them. Without labels.txt, classes are
 the sorted labels of all files in all splits. ``rectangle``, ``polygon`` (and ``rotation``), ``circle`` and ``mask``
-become objects as :mod:`scenewise.data.readers.shapes` tells; ``point`` becomes a keypoint of the object with the same
-group_id, named by its label; shapes of the same label and group_id are one object. Points count from the image's upper
-left corner. ``line`` and ``linestrip`` are no objects.
+become objects as described in :mod:`scenewise.data.readers.shapes`; ``point`` becomes a keypoint of the object with the
+same group_id, named by its label; shapes of the same label and group_id are one object. Points count from the image's
+upper left corner. ``line`` and ``linestrip`` are no objects.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from scenewise.errors import DataError
 from scenewise.files.json_file import as_side, read_json
 from scenewise.types import Skeleton
 
-HEAD = 1 << 16  # bytes from which a file is told
+HEAD = 1 << 16  # bytes by which a file is recognised
 LOOKED_AT = 5  # files by which a folder is told, of ...
 MAX_LISTED = 20_000  # ... about so many
 BASES = ("annotations", "labels", "json", "labelme")  # folders in which those of the splits may be

@@ -5,9 +5,9 @@
     PATH/DATASET/img/a.jpg
 
 A project with one data set is ``train`` by whatever name. ``rectangle``, ``polygon`` (with holes), ``bitmap`` and
-``ellipse`` become objects as :mod:`scenewise.data.readers.shapes` tells; ``point``, ``line``, ``graph``, ``cuboid`` do
-not. Supervisely counts pixels: the last one belongs to a rectangle, which is x2 + 1, y2 + 1 here, and a vertex is the
-centre of a pixel, to which 0.5 is added. Classes are in the order of meta.json.
+``ellipse`` become objects as described in :mod:`scenewise.data.readers.shapes`; ``point``, ``line``, ``graph``,
+``cuboid`` do not. Supervisely counts pixels: the last one belongs to a rectangle, which is x2 + 1, y2 + 1 here, and a
+vertex is the centre of a pixel, to which 0.5 is added. Classes are in the order of meta.json.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _draw(thing: Drawn, entry: dict[str, Any], kind: str) -> str:
     points = entry.get("points")
     outer = points_of(points.get("exterior")) if isinstance(points, dict) else None
     if outer is None:
-        return f"is a {kind} whose points.exterior is no list of x, y with finite numbers"
+        return f"is a {kind} whose points.exterior is not a list of x, y with finite numbers"
     if kind == "rectangle":
         if len(outer) != 2:
             return f"is a rectangle of {len(outer)} points; expected 2"

@@ -7,8 +7,8 @@
 Any ``.json`` may be a ``.csv``. The class of a region is one of its attributes: the only one there is, else the one
 that is called class, label, name, type, category or object; a check box counts where one is checked. Where no region
 has any attribute, there is one class, ``object``. Classes are the sorted names of all splits. ``rect``, ``polygon``,
-``circle`` and ``ellipse`` become objects as :mod:`scenewise.data.readers.shapes` tells; ``polyline`` and ``point`` are
-no objects. VIA 3 is not read: it exports COCO's files.
+``circle`` and ``ellipse`` become objects as described in :mod:`scenewise.data.readers.shapes`; ``polyline`` and
+``point`` are no objects. VIA 3 is not read: it exports COCO's files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from scenewise.errors import DataError, UsageError
 from scenewise.files.json_file import as_number, parse_json, read_json
 from scenewise.files.text import read_text
 
-HEAD = 1 << 14  # bytes from which a file is told
+HEAD = 1 << 14  # bytes by which a file is recognised
 COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 NAMES = ("class", "label", "name", "type", "category", "object")
 KINDS = "rect, polygon, circle or ellipse"

@@ -1,4 +1,4 @@
-"""Pictures made up on the spot, with every kind of label: ``scenes:``, or ``scenes:count=500,size=128x160``.
+"""Generated images with every kind of annotation: ``scenes:``, or ``scenes:count=500,size=128x160``.
 
 Rooms with textured, lit solids and people with jointed limbs that stand, float and hide one another
 (:mod:`scenewise.data.scenes.rendering`). They are there to try any system without any data. Options, all of them

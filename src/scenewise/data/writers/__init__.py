@@ -1,1 +1,1 @@
-"""Writers of data sets, one file a format; :mod:`scenewise.data.writers.table` lists them."""
+"""Writers of data sets, one file per format; :mod:`scenewise.data.writers.table` lists them."""

@@ -61,8 +61,8 @@ class FastRCNN(Model):
             class loss alone has shaped; ``"none"``, no deltas: the proposals themselves are returned.
         box_weight: of the box loss against the class loss (the paper's lambda).
         beta: where the smooth L1 loss turns from square to straight.
-        hard_examples: train only on so many boxes per image, those with the largest loss (OHEM).
-        max_proposals: the first so many of an image's proposals are classified.
+        hard_examples: train only on this many boxes per image, those with the largest loss (OHEM).
+        max_proposals: how many of an image's proposals are classified, the first ones.
         search: how proposals are looked for where images come without.
         sampler: which proposals are trained on; by default 64 per image, with a pyramid 512.
         detections: which boxes are returned.

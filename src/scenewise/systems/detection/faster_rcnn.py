@@ -81,7 +81,7 @@ class FasterRCNN(Model):
         roi: how a box's features are pooled: RoIAlign, RoIPool (the first paper's) or RoIWarp.
         head: what is pooled from each box, and the layers that its class and deltas come from.
         sampler: which proposals the second stage is trained on.
-        hard_examples: train the second stage only on so many boxes per image, those with the largest loss (OHEM).
+        hard_examples: train the second stage only on this many boxes per image, those with the largest loss (OHEM).
         beta: where the second stage's smooth L1 loss turns from square to straight; the first paper's is 1.
         loss_weights: factors on the loss terms, by their names: ``objectness``, ``rpn_box``, ``class``, ``box`` and
             those of the branches.

@@ -61,8 +61,8 @@ class RFCN(Model):
         crop_samples: the samples a side of a cell for ``bins="crop"``.
         anchors: the sizes of the one map's anchors, and ratios.
         proposals: the proposal network, how it is trained and which boxes it returns.
-        hard_examples: train the second stage only on so many boxes per image, those with the largest loss (OHEM). None:
-            on those that ``sampler`` draws.
+        hard_examples: train the second stage only on this many boxes per image, those with the largest loss (OHEM).
+            None: on those that ``sampler`` draws.
         sampler: which proposals the second stage is trained on; by default all of them with ``hard_examples``, else
             128 per image.
         beta: where the second stage's smooth L1 loss turns from square to straight.

@@ -1,4 +1,4 @@
-"""Sliding windows: a classifier that looks at every place of an image, at several scales and proportions.
+"""Sliding windows: a classifier applied at every position of an image, at several scales and aspect ratios.
 
 The classical scheme; in convolutional form: Sermanet et al., "OverFeat: Integrated Recognition, Localization and
 Detection using Convolutional Networks", ICLR 2014, https://arxiv.org/abs/1312.6229, sec. 3.
