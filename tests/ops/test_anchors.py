@@ -101,7 +101,7 @@ def test_a_spec_is_hashable_also_from_lists():
         ((), (1.0,), "at least one size"),
         (((),), (1.0,), "at least one size"),
         (((8,),), (), "one ratio"),
-        (((8, -2),), (1.0,), "-2 is no size"),
+        (((8, -2),), (1.0,), "-2 is not a valid size"),
         (((8,),), (0.0,), "0.0 is not a valid size or ratio"),
     ],
 )
