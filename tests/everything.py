@@ -13,7 +13,7 @@ from scenewise.data import DataSet, open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.fields.base import Field
 from scenewise.fields.table import FIELDS, INPUTS
-from scenewise.types import Batch, Sample
+from scenewise.types import OF_CLASSES, Batch, Sample
 
 SIZE = (64, 96)
 
@@ -86,6 +86,6 @@ class _Examples(Mapping[str, Tensor]):
 def _made_up(field: Field, known: Mapping[str, int], classes: int, generator: torch.Generator) -> Tensor:
     """A value of the shape that ``field`` states; dimensions that are free are of 4."""
     shape = [int(letter) if letter.isdigit() else known.get(letter, 4) for letter in field.shape]
-    if field.labelled:
+    if field.name in OF_CLASSES:
         return torch.randint(classes, shape, generator=generator)
     return torch.rand(shape, generator=generator)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import torch
-from scipy import ndimage
+from scipy.ndimage import find_objects, label  # type: ignore[attr-defined]  # which it makes when loaded
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
 from scenewise.model import Model
-from scenewise.types import Batch, InputSpec, Interface, Output
+from scenewise.types import Batch, InputSpec, Interface, Output, Sample, Target
 
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 COLOURS = ("red", "green", "blue")
 
 
@@ -24,7 +27,7 @@ class Blobs(Model):
         super().__init__(classes, input or InputSpec(**PLAIN))
 
     @classmethod
-    def interface(cls, *, masks: bool = False, **arguments):
+    def interface(cls, *, masks: bool = False, **arguments: Any) -> Interface:
         return Interface({"boxes", "labels"}, {"boxes", "labels", "scores"} | ({"masks"} if masks else set()))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -34,9 +37,9 @@ class Blobs(Model):
         return [self._found(image[:, :h, :w]) for image, (h, w) in zip(batch.images, batch.sizes, strict=True)]
 
     def _found(self, image: Tensor) -> Output:
-        marked, number = ndimage.label(image.amax(0).cpu().numpy() > 0.1)
+        marked, number = label(image.amax(0).cpu().numpy() > 0.1)
         boxes = torch.tensor(
-            [[x.start, y.start, x.stop, y.stop] for y, x in ndimage.find_objects(marked)], dtype=torch.float32
+            [[x.start, y.start, x.stop, y.stop] for y, x in find_objects(marked)], dtype=torch.float32
         ).reshape(-1, 4)
         width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
         scores = (width * height / image[0].numel()) ** 0.25
@@ -57,11 +60,11 @@ class Colours(Model):
         self.classifier = nn.Linear(3 * cells**2, len(self.classes))
 
     @classmethod
-    def interface(cls, **arguments):
+    def interface(cls, **arguments: Any) -> Interface:
         return Interface({"labels"}, {"labels", "scores"})
 
     @classmethod
-    def primary(cls, **arguments) -> Colours:
+    def primary(cls, **arguments: Any) -> Colours:
         """Knows red, green and blue."""
         model = cls(COLOURS, **arguments)
         with torch.no_grad():
@@ -70,7 +73,8 @@ class Colours(Model):
         return model.eval()
 
     def logits(self, batch: Batch) -> Tensor:
-        return self.classifier(self.pool(self.pixels(batch)).flatten(1)).float()
+        found: Tensor = self.classifier(self.pool(self.pixels(batch)).flatten(1)).float()
+        return found
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         labels = torch.cat([target["labels"] for target in batch.targets])
@@ -93,7 +97,7 @@ class Reddest(Model):
         self.fed: list[Tensor] = []  # what it was fed
 
     @classmethod
-    def interface(cls, *, masks: bool = False, **arguments):
+    def interface(cls, *, masks: bool = False, **arguments: Any) -> Interface:
         return Interface(set(), {"masks"} if masks else {"keypoints"})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -129,11 +133,13 @@ class Twice(Reddest):
 class Filling(Model):
     """Fills and takes what it is told to, and never runs."""
 
-    def __init__(self, classes: tuple[str, ...] = ("any",), *, fills: tuple[str, ...] = (), takes=()) -> None:
+    def __init__(
+        self, classes: tuple[str, ...] = ("any",), *, fills: tuple[str, ...] = (), takes: Collection[str] = ()
+    ) -> None:
         super().__init__(classes)
 
     @classmethod
-    def interface(cls, *, fills: tuple[str, ...] = (), takes=(), **arguments):
+    def interface(cls, *, fills: tuple[str, ...] = (), takes: Collection[str] = (), **arguments: Any) -> Interface:
         return Interface(set(), fills, takes)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -156,13 +162,13 @@ class Rectangles(DataSet):
     def image_id(self, index: int) -> str:
         return f"picture-{index}"
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> Sample:
         image = torch.zeros(3, 40, 60, dtype=torch.uint8)
         boxes, labels = torch.zeros(index, 4), torch.zeros(index, dtype=torch.int64)
         for i in range(index):
             box = (2 + 20 * i, 4 + 3 * i, 14 + 20 * i + i, 20 + 6 * i)
             boxes[i], labels[i] = torch.tensor(box), (index + i) % 3
             image[labels[i], box[1] : box[3], box[0] : box[2]] = 200
-        target = {"image_id": self.image_id(index), "labels": labels}
+        target: Target = {"image_id": self.image_id(index), "labels": labels}
         target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(40, 60))
         return tv_tensors.Image(image), target

@@ -22,7 +22,7 @@ import functools
 import re
 import reprlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from types import UnionType
 from typing import Annotated, Any, TypedDict
@@ -154,7 +154,7 @@ def _input_adapter() -> TypeAdapter[InputSpec]:
     return TypeAdapter(InputSpec)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Interface:
     """What a system reads and returns; it may depend on the arguments that the system is built with.
 
@@ -166,11 +166,11 @@ class Interface:
 
     needs: frozenset[str]
     fills: frozenset[str]
-    takes: frozenset[str] = frozenset()
+    takes: frozenset[str]
 
-    def __post_init__(self) -> None:
-        for name in ("needs", "fills", "takes"):  # any collection of names will do
-            object.__setattr__(self, name, frozenset(getattr(self, name)))
+    def __init__(self, needs: Iterable[str], fills: Iterable[str], takes: Iterable[str] = ()) -> None:
+        for name, names in (("needs", needs), ("fills", fills), ("takes", takes)):  # any collection of names will do
+            object.__setattr__(self, name, frozenset(names))
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ class Batch:
         canvas = tuple(self.images.shape[-2:])
         if all(tuple(m.shape[-2:]) == canvas for m in maps):
             return torch.stack(maps)
-        joined = maps[0].new_full((len(maps), *maps[0].shape[:-2], *canvas), fill)
+        joined: Tensor = maps[0].new_full((len(maps), *maps[0].shape[:-2], *canvas), fill)
         for row, m in zip(joined, maps, strict=True):
             row[..., : m.shape[-2], : m.shape[-1]] = m
         return joined

@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from scenewise.data import InstanceDataSet, open_data, splits_of
+from scenewise.data.base import OnBadRecord
 from scenewise.errors import ScenewiseError
 
 CASES = 2000  # in all tests of a reader
@@ -117,26 +119,13 @@ def fuzz(
     policies = isinstance(data, InstanceDataSet)  # formats without objects have no bad ones
     cases, opened = round(CASES * share), 0
 
-    @(seed(SEED) if SEED is not None else lambda test: test)
-    @settings(
-        max_examples=cases,
-        deadline=None,
-        derandomize=REPEATABLE,
-        database=None,
-        suppress_health_check=[*HealthCheck],
-    )
-    @given(
-        st.sampled_from(sorted(files)),
-        OPERATIONS,
-        st.sampled_from(("error", "skip", "fix")),
-        st.sampled_from(sorted(needs, key=sorted)),
-    )
-    def run(file, operations, policy, fields):
+    def run(file: Path, operations: list[Operation], policy: OnBadRecord, fields: frozenset[str]) -> None:
         nonlocal opened
         message = ""
         _overwrite(file, mutate(originals[file], operations))
         try:
-            data = open_data(source, needs=fields, **({"on_bad_record": policy} if policies else {}))
+            options: dict[str, Any] = {"on_bad_record": policy} if policies else {}
+            data = open_data(source, needs=fields, **options)
             for index in range(len(data)):
                 data.sample(index)
             opened += 1
@@ -150,5 +139,18 @@ def fuzz(
         assert "\n" not in message
         assert len(message) < 3000
 
-    run()
+    drawn = given(
+        st.sampled_from(sorted(files)),
+        OPERATIONS,
+        st.sampled_from(("error", "skip", "fix")),
+        st.sampled_from(sorted(needs, key=sorted)),
+    )
+    tried: Callable[[], None] = settings(
+        max_examples=cases,
+        deadline=None,
+        derandomize=REPEATABLE,
+        database=None,
+        suppress_health_check=[*HealthCheck],
+    )(drawn(run))
+    (tried if SEED is None else seed(SEED)(tried))()
     assert cases * 0.02 < opened < cases * 0.98  # some mutations are harmless, and some are not

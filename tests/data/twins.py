@@ -27,7 +27,8 @@ def blocks(values: Sequence[int], size: tuple[int, int], seed: int) -> np.ndarra
     order = rng.permutation(np.resize(np.asarray(values), side * side))
     rows = np.arange(size[0]) * side // size[0]
     columns = np.arange(size[1]) * side // size[1]
-    return order.astype(np.uint8)[rows[:, None] * side + columns]
+    found: np.ndarray = order.astype(np.uint8)[rows[:, None] * side + columns]
+    return found
 
 
 def painted(values: np.ndarray, colors: dict[int, tuple[int, int, int]], seed: int) -> np.ndarray:
@@ -36,7 +37,8 @@ def painted(values: np.ndarray, colors: dict[int, tuple[int, int, int]], seed: i
     for value, color in colors.items():
         table[value] = color
     noise = np.random.default_rng(seed).integers(-8, 9, (*values.shape, 3))
-    return np.clip(table[values] + noise, 0, 255).astype(np.uint8)
+    found: np.ndarray = np.clip(table[values] + noise, 0, 255).astype(np.uint8)
+    return found
 
 
 def save(path: Path, pixels: np.ndarray, palette: list[int] | None = None) -> None:

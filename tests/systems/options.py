@@ -10,8 +10,7 @@ from scenewise.catalog import build
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
 from scenewise.model import Model
-from scenewise.results.prediction import Prediction
-from scenewise.types import Batch
+from scenewise.types import Batch, Output
 
 SCENES = open_data("scenes:count=4,size=96x128")
 SMALL: dict[str, Any] = {
@@ -37,7 +36,7 @@ def scenes_batch(*indices: int) -> Batch:
     return Collate(32)([plain(*SCENES[i]) for i in indices or (2, 3)])
 
 
-def trains_and_predicts(model: Model) -> tuple[dict[str, float], Prediction]:
+def trains_and_predicts(model: Model) -> tuple[dict[str, float], Output]:
     """The losses of a step, after which the weights have moved, and what the model then sees in a scene."""
     batch = scenes_batch()
     model.train()

@@ -66,9 +66,10 @@ def _lively(model: nn.Module, row: Published, scores: float = 0.8) -> nn.Module:
     """``model`` in evaluation mode, its weights such that it finds something; ``scores``: how much its classes vary."""
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
-            module.running_var.uniform_(0.5, 1.5)
-            module.running_mean.normal_(0, 0.1)
-            module.weight.uniform_(0.3, 0.8)
+            norm: Any = module  # its tensors are buffers in one of the two
+            norm.running_var.uniform_(0.5, 1.5)
+            norm.running_mean.normal_(0, 0.1)
+            norm.weight.uniform_(0.3, 0.8)
     for key, value in model.named_parameters():  # heads as new as these say the same of every box
         for part, std in (
             ("rpn.head.bbox", 0.05),
@@ -79,7 +80,8 @@ def _lively(model: nn.Module, row: Published, scores: float = 0.8) -> nn.Module:
             if part in key and key.endswith("weight"):
                 nn.init.normal_(value, std=std)
     unused = [i for i, label in enumerate(row.outputs) if label == "N/A"]
-    model.roi_heads.box_predictor.cls_score.bias[unused] = -1e4  # type: ignore[union-attr, index]
+    heads: Any = model.roi_heads
+    heads.box_predictor.cls_score.bias[unused] = -1e4
     return model.eval()
 
 

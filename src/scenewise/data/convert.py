@@ -393,7 +393,7 @@ class _Plan:
         boxes = torch.from_numpy(runs.boxes().astype(np.float32))
         target: dict[str, Any] = {
             "image_id": record.name,
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=record.size),  # type: ignore[call-arg]
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=record.size),
             "labels": torch.tensor(labels, dtype=torch.int64),
             "masks": RunMasks.of(runs),
         }

@@ -194,7 +194,7 @@ def construct(
     except TypeError as error:
         raise UsageError(f"{cls.format}: {error}") from None
     with naming_what_is_here(cls, root):
-        return cls(root, split, **options)  # type: ignore[call-arg, no-any-return]  # checked above
+        return cls(root, split, **options)  # type: ignore[call-arg]  # checked above
 
 
 def refuse(problems: Sequence[Problem], what: str, hint: str = "") -> None:

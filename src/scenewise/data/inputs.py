@@ -65,7 +65,7 @@ class TensorFile:
             if not self.path.is_file():
                 raise DataError(f"{self.path}: not found; expected a file of {self.what}")
             try:
-                self.file = safe_open(self.path, framework="pt")  # type: ignore[no-untyped-call]
+                self.file = safe_open(self.path, framework="pt")
             except SafetensorError as error:
                 raise DataError(f"{self.path}: not a safetensors file ({error})") from None
         return self.file

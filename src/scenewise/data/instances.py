@@ -217,11 +217,13 @@ class InstanceDataSet(_Shared, DataSet):
 
     def image_path(self, index: int) -> Path:
         """The file of image ``index``."""
-        return self._folder / self._names[index]
+        found: Path = self._folder / self._names[index]
+        return found
 
     def image_id(self, index: int) -> str:
         """The image file's name without its ending, with the folders that the format puts it in."""
-        return splitext(self._names[index])[0]
+        found: str = splitext(self._names[index])[0]
+        return found
 
     def rows(self, index: int) -> Int64:
         """Which rows of the tables are the objects of image ``index``, int64 [K]."""
@@ -239,7 +241,7 @@ class InstanceDataSet(_Shared, DataSet):
         target: dict[str, Any] = {"image_id": self.image_id(index)}
         if "boxes" in self.fields:
             boxes = torch.from_numpy(self._boxes(rows, (height, width)).astype(np.float32))
-            target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))  # type: ignore[call-arg]
+            target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
         if "labels" in self.fields:
             target["labels"] = torch.from_numpy(self.labels[rows].astype(np.int64))
         if "ignore" in self.fields:
@@ -587,7 +589,8 @@ def box_ious(a: Float32 | Float64, b: Float64) -> Float64:
     a, b = (boxes.astype(np.float64) + np.array([-0.5, -0.5, 0.5, 0.5]) for boxes in (a, b))
     overlap = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(1)
     areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) for boxes in (a, b)]
-    return overlap / np.maximum(areas[0] + areas[1] - overlap, 1e-9)
+    found: Float64 = overlap / np.maximum(areas[0] + areas[1] - overlap, 1e-9)
+    return found
 
 
 def describe_repairs(data: DataSet) -> str:

@@ -72,7 +72,8 @@ class StatedColors:
         if wrong.any():
             row, column = (int(i) for i in np.argwhere(wrong)[0])
             raise self._unlisted(wrong, _color(int(codes[row, column])), path)
-        return np.array([self.numbers[_color(code)] for code in known.tolist()], np.uint8)[places]
+        found: UInt8 = np.array([self.numbers[_color(code)] for code in known.tolist()], np.uint8)[places]
+        return found
 
     def contradiction(self, picture: LabelPicture, path: str) -> DataError | None:
         """The error that a number in ``picture`` is shown in another class's colour; None where none is."""

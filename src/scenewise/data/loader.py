@@ -103,7 +103,7 @@ class TrainingSet(Dataset[Sample]):
             target = {k: v for k, v in target.items() if k in kept}  # type: ignore[assignment]
         if self.transform is not None:
             image, target = self.transform(image, target)
-        return image, drop_lost(image, target)  # type: ignore[return-value]
+        return image, drop_lost(image, target)
 
 
 class Carried(NamedTuple):
@@ -246,7 +246,7 @@ def training_batches(
     samples: Dataset[Any] = TrainingSet(data, transform, seed, needs, takes)
     loader: DataLoader[Any] = DataLoader(
         Carrying(samples) if workers else samples,
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=order,
         collate_fn=pack if workers else _as_they_are,
         num_workers=workers,
         prefetch_factor=4 if workers else None,

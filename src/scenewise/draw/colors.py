@@ -42,7 +42,8 @@ def depth_color(place: Array) -> Array:
     """RGB uint8 [...,3] for ``place`` in 0 (far) to 1 (near)."""
     steps = np.linspace(0, 1, len(_DEPTH_COLORS))
     channels = [np.interp(place, steps, channel) for channel in np.transpose(_DEPTH_COLORS)]
-    return np.stack(channels, -1).round().astype(np.uint8)
+    found: Array = np.stack(channels, -1).round().astype(np.uint8)
+    return found
 
 
 def normal_color(normals: Array) -> Array:
@@ -113,4 +114,5 @@ def oklab(rgb: Array) -> Array:
         [1.9779984951, -2.4285922050, 0.4505937099],
         [0.0259040371, 0.7827717662, -0.8086757660],
     ])  # fmt: skip
-    return np.cbrt(_linear(rgb) @ to_cones.T) @ to_lab.T
+    found: Array = np.cbrt(_linear(rgb) @ to_cones.T) @ to_lab.T
+    return found

@@ -71,7 +71,7 @@ class Fusion:
     def output(self) -> Output:
         """What they are together."""
         values = {name: canvas.result() for name, canvas in self._canvases.items()}
-        return Output(self.size, **values, **self._union.fields())  # type: ignore[arg-type]
+        return Output(self.size, **values, **self._union.fields())
 
 
 class Union:

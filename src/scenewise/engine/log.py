@@ -92,7 +92,7 @@ class Log:
         if self.board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.folder), purge_step=self.purge)  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(str(self.folder), purge_step=self.purge)
         return self.board
 
 

@@ -97,7 +97,7 @@ class Tiles:
                     if name not in canvases:
                         canvases[name] = FIELDS[name].canvas((height, width), self.average, "mean")
                     canvases[name].add(value[..., rows, columns], *place)
-        return Output((height, width), **{name: canvas.result() for name, canvas in canvases.items()})  # type: ignore[arg-type]
+        return Output((height, width), **{name: canvas.result() for name, canvas in canvases.items()})
 
     def _starts(self, length: int, side: int, overlap: int) -> list[int]:
         """Where the tiles begin along an axis of the image's ``length``; below 0 where the image is mirrored."""

@@ -19,15 +19,16 @@ from __future__ import annotations
 import math
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import register_kernel
 
 from scenewise.draw.colors import Array, Color
 from scenewise.draw.legends import Row
@@ -40,6 +41,7 @@ from scenewise.types import Described, Skeleton
 Average = Literal["logits", "probabilities"]
 How = Literal["mean", "max"]
 Size = tuple[int, int]  # (height, width)
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 class Field:
@@ -270,6 +272,12 @@ class MeanCanvas(Canvas):
         known = self._weight > 0
         value = self._sum if self.how == "max" else self._sum / self._weight
         return self.field.finish(torch.where(known, value, torch.nan))
+
+
+def kernel_of(transform: Callable[..., Any], kind: type[tv_tensors.TVTensor]) -> Callable[[Kernel], Kernel]:
+    """Declares the decorated function to be what torchvision's ``transform`` does to tensors of this ``kind``."""
+    register: Callable[[Kernel], Kernel] = register_kernel(transform, kind)
+    return register
 
 
 def like(old: Tensor, new: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
-from torchvision.transforms.v2.functional import register_kernel
 
 from scenewise.draw.colors import UNKNOWN, depth_color, normal_color
 from scenewise.draw.legends import PAGE, beside, depth_scale, normal_key
 from scenewise.draw.look import Scene
 from scenewise.draw.pages import enlarged
 from scenewise.errors import UsageError
-from scenewise.fields.base import Field, Size
+from scenewise.fields.base import Field, Size, kernel_of
 from scenewise.ops.resize import resize_map
 from scenewise.ops.views import View
 from scenewise.types import Described, Skeleton
@@ -32,21 +31,21 @@ class NormalMap(tv_tensors.Mask):
     counterpart for a camera (affine, perspective, elastic) are refused."""
 
 
-@register_kernel(functional.horizontal_flip, NormalMap)
+@kernel_of(functional.horizontal_flip, NormalMap)
 def _mirror_normals(normals: NormalMap) -> NormalMap:
     flipped = functional.horizontal_flip_mask(normals.as_subclass(Tensor))
     flipped[..., 0, :, :].neg_()
     return NormalMap(flipped)
 
 
-@register_kernel(functional.vertical_flip, NormalMap)
+@kernel_of(functional.vertical_flip, NormalMap)
 def _upend_normals(normals: NormalMap) -> NormalMap:
     flipped = functional.vertical_flip_mask(normals.as_subclass(Tensor))
     flipped[..., 1, :, :].neg_()
     return NormalMap(flipped)
 
 
-@register_kernel(functional.rotate, NormalMap)
+@kernel_of(functional.rotate, NormalMap)
 def _rotate_normals(normals: NormalMap, angle: float, *args: Any, **kwargs: Any) -> NormalMap:
     kwargs.pop("interpolation", None)  # the mask's kernel takes the nearest pixel always
     x, y, z = functional.rotate_mask(normals.as_subclass(Tensor), angle, *args, **kwargs).unbind(-3)
@@ -62,7 +61,7 @@ def _refuse_normals(normals: NormalMap, *args: Any, **kwargs: Any) -> NormalMap:
 
 
 for _transform in (functional.affine, functional.perspective, functional.elastic):
-    register_kernel(_transform, NormalMap)(_refuse_normals)
+    kernel_of(_transform, NormalMap)(_refuse_normals)
 
 
 class DenseField(Field):
@@ -148,7 +147,8 @@ class Normals(DenseField):
 
     def finish(self, mean: Tensor) -> Tensor:
         """The mean vector at length 1."""
-        return mean / mean.norm(dim=0, keepdim=True).clamp(min=1e-12)
+        found: Tensor = mean / mean.norm(dim=0, keepdim=True).clamp(min=1e-12)
+        return found
 
     def paint(self, picture: Image.Image, value: Tensor, scene: Scene) -> Image.Image:
         """Normals as colours: red to the right, green up, blue towards the camera."""

@@ -14,14 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
-from torchvision.transforms.v2.functional import register_kernel
 
 from scenewise.draw.colors import flow_color
 from scenewise.draw.legends import beside, flow_key
 from scenewise.draw.look import Scene
 from scenewise.draw.pages import enlarged
 from scenewise.errors import UsageError
-from scenewise.fields.base import Size
+from scenewise.fields.base import Size, kernel_of
 from scenewise.fields.dense import DenseField
 from scenewise.ops.resize import resize_map
 from scenewise.ops.views import View
@@ -33,21 +32,21 @@ class FlowMap(tv_tensors.Mask):
     which would have to move both images alike, are refused."""
 
 
-@register_kernel(functional.horizontal_flip, FlowMap)
+@kernel_of(functional.horizontal_flip, FlowMap)
 def _mirror_flow(flow: FlowMap) -> FlowMap:
     flipped = functional.horizontal_flip_mask(flow.as_subclass(Tensor))
     flipped[0].neg_()
     return FlowMap(flipped)
 
 
-@register_kernel(functional.vertical_flip, FlowMap)
+@kernel_of(functional.vertical_flip, FlowMap)
 def _upend_flow(flow: FlowMap) -> FlowMap:
     flipped = functional.vertical_flip_mask(flow.as_subclass(Tensor))
     flipped[1].neg_()
     return FlowMap(flipped)
 
 
-@register_kernel(functional.resize, FlowMap)
+@kernel_of(functional.resize, FlowMap)
 def _resize_flow(flow: FlowMap, size: list[int] | None, max_size: int | None = None, **kwargs: Any) -> FlowMap:
     old = flow.shape[-2:]
     resized = functional.resize_mask(flow.as_subclass(Tensor), size, max_size=max_size)  # the nearest pixel's vector
@@ -62,7 +61,7 @@ def _refuse_flow(flow: FlowMap, *args: Any, **kwargs: Any) -> FlowMap:
 
 
 for _transform in (functional.rotate, functional.affine, functional.perspective, functional.elastic):
-    register_kernel(_transform, FlowMap)(_refuse_flow)
+    kernel_of(_transform, FlowMap)(_refuse_flow)
 
 
 class Flow(DenseField):

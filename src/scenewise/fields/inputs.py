@@ -90,7 +90,7 @@ class Proposals(Input):
 
     def as_target(self, value: Tensor, size: Size) -> Any:
         """Bounding boxes."""
-        return tv_tensors.BoundingBoxes(value, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+        return tv_tensors.BoundingBoxes(value, format="XYXY", canvas_size=size)
 
 
 class NextImage(Input):

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
-from torchvision.transforms.v2.functional import register_kernel
 
 from scenewise.draw.colors import Array, Color
 from scenewise.draw.look import Scene
 from scenewise.draw.strokes import Strokes
 from scenewise.errors import DataError
-from scenewise.fields.base import Cut, Field, Size, decimals, decode_rows, not_finite
+from scenewise.fields.base import Cut, Field, Size, decimals, decode_rows, kernel_of, not_finite
 from scenewise.ops.views import View
 from scenewise.types import Described, Skeleton
 
@@ -92,12 +91,12 @@ def _visibility_of(skeleton: Skeleton) -> type[Visibility]:
     return type("Visibility", (Visibility,), {"skeleton": skeleton})
 
 
-@register_kernel(functional.horizontal_flip, KeyPoints)
+@kernel_of(functional.horizontal_flip, KeyPoints)
 def _mirror_keypoints(points: KeyPoints) -> KeyPoints:
     return _reflected(points, 0, points.canvas_size[1])
 
 
-@register_kernel(functional.vertical_flip, KeyPoints)
+@kernel_of(functional.vertical_flip, KeyPoints)
 def _upend_keypoints(points: KeyPoints) -> KeyPoints:
     return _reflected(points, 1, points.canvas_size[0])
 
@@ -117,7 +116,7 @@ def _exchanged(visibility: Visibility) -> Visibility:
 
 
 for _reflection in (functional.horizontal_flip, functional.vertical_flip):
-    register_kernel(_reflection, Visibility)(_exchanged)
+    kernel_of(_reflection, Visibility)(_exchanged)
 
 
 class Keypoints(Field):

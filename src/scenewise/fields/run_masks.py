@@ -81,7 +81,8 @@ class RunMasks(tv_tensors.Mask):
         """The bitmap [H,W] of one mask."""
         if self._runs is None:
             return np.asarray(self.as_subclass(Tensor)[index].numpy())
-        return self._runs.select(np.array([index])).bitmaps(self._rows, self._columns)[0]
+        found: Bool = self._runs.select(np.array([index])).bitmaps(self._rows, self._columns)[0]
+        return found
 
     def pieces(self) -> Iterator[Tensor]:
         """The bitmaps bool [k,H,W] of a few masks at a time, at least one each; nothing where there are none."""
@@ -151,7 +152,7 @@ class RunMasks(tv_tensors.Mask):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self._runs is None:
-            return super().__reduce_ex__(protocol)
+            return super().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]  # of torch's Tensor
         return type(self).of, (self._runs, self._rows, self._columns)
 
     def _twin(self, rows: Int64 | None = None, columns: Int64 | None = None) -> RunMasks:

@@ -174,7 +174,7 @@ def thinned(pixels: Bools) -> Bools:
     Source: Guo and Hall, Parallel thinning with two-subiteration algorithms, Communications of the ACM 1989; in the
     form of Lam, Lee and Suen, Thinning methodologies, PAMI 1992, p. 879.
     """
-    lines = pixels.copy()
+    lines: Bools = pixels.copy()
     while True:
         before = int(lines.sum())
         for half in _THINNING:

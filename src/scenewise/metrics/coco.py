@@ -229,7 +229,8 @@ def _area_of(values: Mapping[str, Tensor], codes: Sequence[Mapping[str, Any]]) -
     if "masks" in values:
         return np.array([rle.area(code) for code in codes], np.float64)
     width, height = _corner_and_size(values["boxes"].numpy()).T[2:]
-    return width * height
+    found: Float64 = width * height
+    return found
 
 
 def _corner_and_size(boxes: npt.NDArray[Any]) -> Float64:

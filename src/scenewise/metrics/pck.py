@@ -105,7 +105,8 @@ class PckMetrics(Metric):
         sides = np.zeros((len(people), 2))
         some = seen.any(1)
         sides[some] = np.nanmax(points[some], axis=1) - np.nanmin(points[some], axis=1)
-        return sides.max(1, initial=0.0)
+        found: Float64 = sides.max(1, initial=0.0)
+        return found
 
     def merge(self, other: PckMetrics) -> None:
         """Add what another process counted."""

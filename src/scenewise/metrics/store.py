@@ -102,7 +102,8 @@ class ObjectTable:
     def column(self, name: str) -> npt.NDArray[Any]:
         """A copy of the field ``name`` of all objects, [rows,...]: a column of which there are views can't grow."""
         values = np.frombuffer(self._columns[name], _COLUMNS[name][0]).copy()
-        return values.reshape(self.rows, *self._shapes[name])
+        found: npt.NDArray[Any] = values.reshape(self.rows, *self._shapes[name])
+        return found
 
     def reader(self, *fields: str) -> Callable[[int], Objects]:
         """A function from an image's place to its objects, with ``labels`` and ``fields`` where there are any."""

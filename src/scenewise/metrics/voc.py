@@ -121,7 +121,7 @@ class VocMetrics(Metric):
         for label, name in enumerate(self.classes):
             curve = self.curve(label)
             truths = int(sum(image.truths[label] for image in self._images))
-            area, points = (average_precision(curve, kind) for kind in ("area", "11-point"))  # type: ignore[arg-type]
+            area, points = (average_precision(curve, kind) for kind in ("area", "11-point"))
             rows[name] = {
                 "AP": area if truths else None,
                 "AP11": points if truths else None,

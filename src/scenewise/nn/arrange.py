@@ -67,9 +67,12 @@ class SplitGradientConv2d(nn.Conv2d):
             or input.dtype != torch.float32
             or torch.is_autocast_enabled("cpu")
         )
+        output: Tensor
         if plain:
-            return super()._conv_forward(input, weight, bias)
-        return _SplitGradient.apply(input, weight, bias, self.stride, self.padding, self.dilation)
+            output = super()._conv_forward(input, weight, bias)
+        else:
+            output = _SplitGradient.apply(input, weight, bias, self.stride, self.padding, self.dilation)
+        return output
 
 
 class _SplitGradient(torch.autograd.Function):

@@ -28,7 +28,8 @@ class ImagePooling(nn.Sequential):
                 "the ASPP's image pooling can't be trained on a batch of one image: its batch-norm needs two or more. "
                 "Raise the batch size, freeze batch-norm, or turn image_pooling off where the system has that option"
             )
-        return super().forward(x).expand(-1, -1, *x.shape[-2:])
+        pooled: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # of torch's Sequential
+        return pooled.expand(-1, -1, *x.shape[-2:])
 
 
 class ASPP(nn.Module):
@@ -59,4 +60,5 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,inputs,H,W] -> [N,outputs,H,W]."""
-        return self.project(torch.cat([conv(x) for conv in self.convs], 1))
+        found: Tensor = self.project(torch.cat([conv(x) for conv in self.convs], 1))
+        return found

@@ -63,7 +63,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The maps, [N,channels[i],H/strides[i],W/strides[i]] each, of ``images`` [N,3,H,W]."""
-        return self.network(images)
+        found: list[Tensor] = self.network(images)
+        return found
 
 
 def _impossible(name: str, output_stride: int, error: Exception) -> str:

@@ -171,7 +171,8 @@ class StageFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The boxes' features [R,channels]."""
-        return self.stage(x).mean((-2, -1))
+        found: Tensor = self.stage(x).mean((-2, -1))
+        return found
 
     def train(self, mode: bool = True) -> StageFeatures:
         """As torch's; frozen batch-norms stay in evaluation mode."""

@@ -250,7 +250,8 @@ class FPN(nn.Module):
     def _down(self, inner: Tensor, map: Tensor, level: int) -> Tensor:
         """The pyramid's inner map at ``level``, from the one above it and the backbone's ``map``."""
         if self.pathway == "bottom-up":
-            return self.lateral[level](map)
+            plain: Tensor = self.lateral[level](map)
+            return plain
         enlarged = F.interpolate(inner, map.shape[-2:], mode="nearest")
         if self.pathway == "no-lateral":
             return enlarged

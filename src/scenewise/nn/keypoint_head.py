@@ -130,7 +130,8 @@ class KeypointHead(Branch):
 
     def _logits(self, features: BranchFeatures, boxes: Sequence[Tensor]) -> Tensor:
         """Keypoint logits [R,J,M,M] of ``boxes``."""
-        return self(features.pool(boxes, self.spec.size // 4)).float()
+        found: Tensor = self(features.pool(boxes, self.spec.size // 4)).float()
+        return found
 
     def _check_count(self, targets: Sequence[Target]) -> None:
         for target in targets:

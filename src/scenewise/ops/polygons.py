@@ -124,4 +124,5 @@ def _crossings(points: Numbers, height: int, width: int, where: str) -> npt.NDAr
     column = (np.minimum(x[turned], x[turned - 1]) + 0.5) / SCALE - 0.5
     row = np.ceil(np.clip((np.minimum(y[turned], y[turned - 1]) + 0.5) / SCALE - 0.5, 0, height))
     middle = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
-    return column[middle].astype(np.int64) * height + row[middle].astype(np.int64)
+    found: npt.NDArray[np.int64] = column[middle].astype(np.int64) * height + row[middle].astype(np.int64)
+    return found

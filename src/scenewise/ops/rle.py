@@ -76,7 +76,8 @@ def decode(
         UsageError: the sequence is empty and ``size`` is not given.
     """
     if isinstance(codes, Mapping):
-        return decode([codes], size, where=where)[0]
+        found: npt.NDArray[np.bool_] = decode([codes], size, where=where)[0]
+        return found
     if size is None:
         if not codes:
             raise UsageError(f"{where}: there are no codes to take a size from; give size=(height, width)")
@@ -211,7 +212,8 @@ def _sums_within(values: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]) -
     sums = np.cumsum(values)
     heads = np.flatnonzero(np.diff(groups, prepend=-1))
     before = np.append(0, sums)[heads]
-    return sums - np.repeat(before, np.diff(heads, append=len(values)))
+    found: npt.NDArray[np.int64] = sums - np.repeat(before, np.diff(heads, append=len(values)))
+    return found
 
 
 def encode_labels(labels: npt.ArrayLike) -> dict[str, Any]:

@@ -168,7 +168,8 @@ def _histograms(labels: Ints, values: Floats, bins: int, top: float) -> Floats:
     cells = np.minimum((values * (bins / top)).astype(np.int64), bins - 1).clip(0)  # [H,W,channels]
     index = (labels[..., None] * channels + np.arange(channels)) * bins + cells
     counts = np.bincount(index.ravel(), minlength=count * channels * bins).reshape(count, -1)
-    return counts / counts.sum(1, keepdims=True)
+    found: Floats = counts / counts.sum(1, keepdims=True)
+    return found
 
 
 class Regions:
@@ -285,7 +286,8 @@ def segment(image: Floats, k: float, min_size: int, sigma: float = SIGMA) -> Int
     if importlib.util.find_spec("skimage") is not None:
         from skimage.segmentation import felzenszwalb
 
-        return felzenszwalb(image / 255, scale=k, sigma=sigma, min_size=min_size, channel_axis=-1).astype(np.int64)
+        parts: Ints = felzenszwalb(image / 255, scale=k, sigma=sigma, min_size=min_size, channel_axis=-1)
+        return parts.astype(np.int64)
     return segment_plainly(image, k, min_size, sigma)
 
 
@@ -309,7 +311,8 @@ def segment_plainly(image: Floats, k: float, min_size: int, sigma: float = SIGMA
         if i != j and min(forest.size[i], forest.size[j]) < min_size:
             forest.join(i, j)
     roots = [forest.root(i) for i in range(pixels.size)]
-    return np.unique(roots, return_inverse=True)[1].reshape(pixels.shape).astype(np.int64)
+    found: Ints = np.unique(roots, return_inverse=True)[1].reshape(pixels.shape).astype(np.int64)
+    return found
 
 
 class _Forest:

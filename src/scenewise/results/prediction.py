@@ -50,7 +50,7 @@ class Prediction(Described):
         CPU."""
         values = restore(output, size)
         known = skeleton if "keypoints" in values else None
-        return cls(size, classes, skeleton=known, source=source, **values)  # type: ignore[arg-type]
+        return cls(size, classes, skeleton=known, source=source, **values)
 
     def __len__(self) -> int:
         """The number of instances; 0 where the prediction has none."""

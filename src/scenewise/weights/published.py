@@ -347,7 +347,8 @@ def _ours(key: str, value: Tensor, row: Published) -> Tensor:
     if layer is not None:
         rows, background = layer
         kept = row.kept if background else row.kept[1:]
-        return value.unflatten(0, (-1, rows))[kept].flatten(0, 1)
+        found: Tensor = value.unflatten(0, (-1, rows))[kept].flatten(0, 1)
+        return found
     if row.norm_eps is not None and key.endswith("running_var"):
         return value + row.norm_eps - BATCHNORM_EPS
     return value

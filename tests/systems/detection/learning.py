@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scenewise.data import open_data
 from scenewise.data.loader import Collate, plain
+from scenewise.metrics.base import Metric
 from scenewise.model import Model
 from scenewise.results.prediction import Prediction
 from scenewise.types import Batch, Target
@@ -69,7 +71,7 @@ def batch_of(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
 
 def empty(batch: Batch, row: int) -> None:
     """Take the objects out of image ``row``."""
-    batch.targets[row] |= {  # type: ignore[misc]
+    batch.targets[row] |= {
         "boxes": torch.zeros(0, 4),
         "labels": torch.zeros(0, dtype=torch.int64),
         "ignore": torch.zeros(0, dtype=torch.bool),
@@ -101,8 +103,9 @@ def found(model: Model, samples: Sequence[tuple[Tensor, Target]]) -> list[Predic
     return [Prediction.of(output, output.size, model.classes) for output in outputs]
 
 
-def score(metric, model: Model, samples: Sequence[tuple[Tensor, Target]]) -> dict[str, float | None]:
+def score(metric: Metric, model: Model, samples: Sequence[tuple[Tensor, Target]]) -> dict[str, Any]:
     """What ``metric`` says of ``model`` on ``samples``."""
     for prediction, (_, target) in zip(found(model, samples), samples, strict=True):
         metric.update(prediction, target)
-    return metric.compute()
+    value: dict[str, float | None] = metric.compute()
+    return value

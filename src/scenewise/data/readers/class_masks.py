@@ -181,4 +181,5 @@ def _mask(path: Path) -> npt.NDArray[np.bool_]:
             f"{path}: pixel (row {row}, column {column}) has value {int(pixels[row, column])}, and others have 0 and "
             f"{values[-1]}; expected a mask of two values, where the class is not and where it is"
         )
-    return pixels != 0
+    found: npt.NDArray[np.bool_] = pixels != 0
+    return found

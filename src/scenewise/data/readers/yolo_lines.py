@@ -98,7 +98,7 @@ def stated_dialect(layout: Layout) -> Dialect | None:
         return Dialect("pose", points, numbers, f"kpt_shape: [{points}, {numbers}] in {layout.file}")
     if task == "pose":
         raise DataError(f"{layout.named('task')} is 'pose'; expected kpt_shape: [P, 2] or [P, 3] beside it")
-    return Dialect(task, why=f"task: {task} in {layout.file}") if task else None  # type: ignore[arg-type]
+    return Dialect(task, why=f"task: {task} in {layout.file}") if task else None
 
 
 def dialect_of(lines: Sequence[Line], described: str) -> Dialect:

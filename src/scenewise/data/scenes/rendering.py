@@ -112,7 +112,8 @@ class Paint:
         # Casting rounds towards 0, which would mirror the noise there: 4096, a multiple of its size, moves that away.
         rows = (v + (self.shift + 4096)).astype(np.int32) & (NOISE_SIZE - 1)
         columns = (u + 4096).astype(np.int32) & (NOISE_SIZE - 1)
-        return self.layer.take(rows * NOISE_SIZE + columns)
+        found: Array = self.layer.take(rows * NOISE_SIZE + columns)
+        return found
 
     def _pattern(self, u: Array, v: Array, grain: Array) -> Array:
         """How much of the accent shows, 0..1; ``u`` and ``v`` have the period 2 pi."""
@@ -123,7 +124,8 @@ class Paint:
         if self.kind == "dots":
             return np.clip(3 * (np.cos(u) + np.cos(v) - 0.6), 0, 1)
         if self.kind == "marble":
-            return 0.5 + 0.5 * np.sin(u + 4 * grain)
+            found: Array = 0.5 + 0.5 * np.sin(u + 4 * grain)
+            return found
         course = np.floor(v * (1 / math.pi))  # bricks: two courses to a period, each shifted by half a brick
         across, along = v - math.pi * course, u * 0.5 + (math.pi / 2) * (course % 2)
         joint = (np.sin(across) < 0.22) | (np.abs(np.sin(along)) < 0.12)
@@ -151,7 +153,8 @@ class Camera:
     def project(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Image coordinates [..., 2] (x, y; the centre of column j is j + 0.5) of ``points`` [..., 3]."""
         plane = points[..., :2] * (self.focal / points[..., 2:])
-        return plane + np.array([self.size[1] / 2, self.horizon], plane.dtype)
+        found: npt.NDArray[np.floating] = plane + np.array([self.size[1] / 2, self.horizon], plane.dtype)
+        return found
 
     def unproject(self, x: float, y: float, depth: float) -> npt.NDArray[np.float64]:
         """The point [3] at ``depth`` that is seen at ``x``, ``y``."""
@@ -238,7 +241,8 @@ class Ball(Solid):
     def normal(self, points: Array, direction: Array) -> Array:
         """The gradient of the ellipsoid's equation."""
         gradient = points / (self.radii**2)[:, None]
-        return gradient / np.sqrt((gradient * gradient).sum(0))
+        found: Array = gradient / np.sqrt((gradient * gradient).sum(0))
+        return found
 
 
 class Box(Solid):
@@ -396,7 +400,8 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Array:
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return (turn @ nod @ tilt).astype(np.float32)
+    found: Array = (turn @ nod @ tilt).astype(np.float32)
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -656,7 +661,7 @@ class Room:
 
     def inside(self, center: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.float64]:
         """``center`` [3], moved so that it is ``margin`` metres away from every wall."""
-        moved = center.copy()
+        moved: npt.NDArray[np.float64] = center.copy()
         for (x, z), distance in zip(self.normals, self.distances, strict=True):
             excess = moved[0] * x + moved[2] * z + margin - distance
             if excess > 0:
@@ -760,7 +765,8 @@ def develop(rng: np.random.Generator, canvas: Canvas, light: Light, gloss: Array
     picture -= np.float32(amplitude / 2)
     np.clip(picture, 0, 1, out=picture)
     picture *= 255
-    return picture.astype(np.uint8)
+    found: npt.NDArray[np.uint8] = picture.astype(np.uint8)
+    return found
 
 
 def _uneven_light(rng: np.random.Generator, size: tuple[int, ...]) -> Array:
@@ -768,7 +774,8 @@ def _uneven_light(rng: np.random.Generator, size: tuple[int, ...]) -> Array:
     rows, columns = (
         (np.arange(n) * 128 // max(size) + int(rng.random() * NOISE_SIZE)) & (NOISE_SIZE - 1) for n in size
     )
-    return noise_bank()[0][rows[:, None], columns]
+    found: Array = noise_bank()[0][rows[:, None], columns]
+    return found
 
 
 def _blur(picture: Array, weight: float) -> None:

@@ -118,4 +118,5 @@ def _deformed_boxes(boxes: tv_tensors.BoundingBoxes, field: Tensor) -> tv_tensor
     low, high = _moved(outline, field).aminmax(dim=1)
     corners = tv_tensors.BoundingBoxes(torch.cat([low, high], 1), format=form, canvas_size=boxes.canvas_size)
     result = TF.convert_bounding_box_format(TF.clamp_bounding_boxes(corners), new_format=boxes.format)
-    return tv_tensors.wrap(result.to(boxes.dtype), like=boxes)
+    found: tv_tensors.BoundingBoxes = tv_tensors.wrap(result.to(boxes.dtype), like=boxes)
+    return found

@@ -24,4 +24,4 @@ class BoxesFromMasks:
             boxes = torch.from_numpy(masks.runs().boxes()).float()
         else:
             boxes = mask_boxes(masks.as_subclass(Tensor))
-        return image, {**target, "boxes": like(target["boxes"], boxes)}  # type: ignore[return-value, typeddict-item]
+        return image, {**target, "boxes": like(target["boxes"], boxes)}  # type: ignore[return-value]

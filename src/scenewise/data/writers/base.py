@@ -225,7 +225,8 @@ class Writer(ABC):
         if ignored.any():
             where = f"{record.split}, image {record.name}"
             self.losses.lose("object{s} marked as crowd or difficult", "left out", int(ignored.sum()), where)
-        return np.flatnonzero(~ignored).tolist()
+        found: list[int] = np.flatnonzero(~ignored).tolist()
+        return found
 
     def note_areas(self, record: Record) -> None:
         """Areas have no place; COCO's scores sort objects by them into small, medium and large ones."""

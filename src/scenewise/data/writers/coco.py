@@ -145,7 +145,7 @@ class CocoWriter(Writer):
 def _sides(corners: Float64) -> Float64:
     """Width and height [K,2] of boxes [K,4] with as few digits as give the same corners again."""
     exact = corners[:, 2:] - corners[:, :2]
-    sides = exact.copy()
+    sides: Float64 = exact.copy()
     todo = np.ones(exact.shape, np.bool_)
     for digits in (1, 2, 3, 4, 6, 8):
         tried = np.round(exact, digits)

@@ -135,7 +135,8 @@ class YoloWriter(Writer):
             return None
         x1, y1, x2, y2 = runs.boxes()[0].tolist()
         bitmap = runs.bitmaps(np.arange(y1, y2), np.arange(x1, x2))[0]
-        return joined(loops_around(bitmap)) + [x1, y1]
+        found: Float64 | None = joined(loops_around(bitmap)) + [x1, y1]
+        return found
 
     def _keypoints(self, record: Record, k: int) -> list[float]:
         """x, y, visibility of each keypoint."""
@@ -164,7 +165,8 @@ def _parts(polygon: Float64, size: Float64) -> Float64:
     unit = 10.0**-DIGITS
     parts = np.round(polygon / size, DIGITS)
     fifths = SCALE * parts * size + 0.5 - np.trunc(SCALE * polygon + 0.5)  # from 0 to below 1 where it is right
-    return parts + unit * (fifths < BORDER) - unit * (fifths > 1 - BORDER)
+    found: Float64 = parts + unit * (fifths < BORDER) - unit * (fifths > 1 - BORDER)
+    return found
 
 
 def _text(value: float) -> str:

@@ -164,7 +164,8 @@ class FastRCNN(Model):
     def _classify(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [R,C+1] and deltas [R,4(C+1)] or [R,4] of ``boxes``."""
         pooled = self.pooler(maps, boxes, self.box_head.size)
-        return self.box_head(pooled, stage_wise=self.box_regression == "stage-wise")
+        found: tuple[Tensor, Tensor] = self.box_head(pooled, stage_wise=self.box_regression == "stage-wise")
+        return found
 
 
 # ---- truncated SVD (sec. 3.1)

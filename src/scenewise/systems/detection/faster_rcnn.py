@@ -199,11 +199,13 @@ class FasterRCNN(Model):
     # ---- the two stages
 
     def _score_anchors(self, maps: Sequence[Tensor], batch: Batch) -> Scored:
-        return self.rpn(maps[: self.features.count], canvas_of(batch.images))
+        found: Scored = self.rpn(maps[: self.features.count], canvas_of(batch.images))
+        return found
 
     def _classify(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [R,C+1] and deltas [R,4(C+1)] or [R,4] of ``boxes``."""
-        return self.box_head(self._pool(maps, boxes, self.box_head.size))
+        found: tuple[Tensor, Tensor] = self.box_head(self._pool(maps, boxes, self.box_head.size))
+        return found
 
     def _pool(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
         """The features [R,channels,size,size] of ``boxes``."""

@@ -85,8 +85,8 @@ class SingleObject(Model):
         rows = [i for i, index in enumerate(chosen) if index is not None]
         if not rows:
             return {"class": logits.sum() * 0, "box": boxes.sum() * 0}
-        labels = torch.stack([batch.targets[i]["labels"][chosen[i]] for i in rows])  # type: ignore[index]
-        truth = torch.stack([batch.targets[i]["boxes"][chosen[i]] for i in rows])  # type: ignore[index]
+        labels = torch.stack([batch.targets[i]["labels"][chosen[i]] for i in rows])
+        truth = torch.stack([batch.targets[i]["boxes"][chosen[i]] for i in rows])
         wanted = _shares(truth, _sides([batch.sizes[i] for i in rows], truth))
         found = boxes[rows, labels if self.class_specific else torch.zeros_like(labels)]
         return {

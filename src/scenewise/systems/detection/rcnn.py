@@ -440,6 +440,9 @@ def fit_ridge(x: Tensor, y: Tensor, ridge: float) -> Tensor:
     With fewer rows than features, the smaller of two equal systems is solved: w = x' (x x' + ridge)^-1 y.
     """
     rows, columns = x.shape
+    solved: Tensor
     if rows < columns:
-        return x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(rows, dtype=x.dtype), y)
-    return torch.linalg.solve(x.T @ x + ridge * torch.eye(columns, dtype=x.dtype), x.T @ y)
+        solved = x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(rows, dtype=x.dtype), y)
+    else:
+        solved = torch.linalg.solve(x.T @ x + ridge * torch.eye(columns, dtype=x.dtype), x.T @ y)
+    return solved

@@ -161,7 +161,8 @@ class RFCN(Model):
         return torch.cat([x.float().flatten() for x in (*scored.logits, *scored.deltas, *self._score_maps(conv5))])
 
     def _score_anchors(self, conv4: Tensor, batch: Batch) -> Scored:
-        return self.rpn([conv4], canvas_of(batch.images))
+        found: Scored = self.rpn([conv4], canvas_of(batch.images))
+        return found
 
     def _vote(self, conv5: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [R,C+1] and deltas [R,4] of ``boxes``: the mean over their cells (sec. 2, "voting")."""

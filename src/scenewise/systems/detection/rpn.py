@@ -103,4 +103,5 @@ class RegionProposals(Model):
         return torch.cat([x.flatten() for x in (*scored.logits, *scored.deltas)])
 
     def _score(self, batch: Batch) -> Scored:
-        return self.rpn(self.features(self.pixels(batch)), canvas_of(batch.images))
+        found: Scored = self.rpn(self.features(self.pixels(batch)), canvas_of(batch.images))
+        return found

@@ -175,7 +175,8 @@ class SlidingWindow(Model):
 
     def logits(self, x: Tensor) -> Tensor:
         """[N,C+1,rows,columns] for images [N,3,h,w] no smaller than a window; one row and column for one window."""
-        return self.pool(self.classifier(self.backbone(x)[-1]))
+        found: Tensor = self.pool(self.classifier(self.backbone(x)[-1]))
+        return found
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Output]:

@@ -243,7 +243,8 @@ class MaskHead(Branch):
         if self.spec.intermediate is not None:
             finer = features.pool_intermediate(boxes, x.shape[-1])
             x = torch.cat([x, finer.to(x.dtype)], 1)
-        return self(x)
+        found: tuple[Tensor, Tensor | None] = self(x)
+        return found
 
     def _in_boxes(
         self, maps: Sequence[Tensor], boxes: Sequence[Tensor], truth: Sequence[Tensor], aligned: bool

@@ -110,7 +110,8 @@ class DeepLabV3(Model):
         """The loss terms of the logits at full resolution, and the auxiliary head's."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         middle, last = self.backbone(self.pixels(batch))
-        terms = self.loss(upsample(self.classifier(self.context(last)), target.shape[-2:]), target, batch)
+        logits = upsample(self.classifier(self.context(last)), target.shape[-2:])
+        terms: dict[str, Tensor] = self.loss(logits, target, batch)
         if self.auxiliary is not None:
             auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target, batch)
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
@@ -206,12 +207,14 @@ class DeepLabV3Plus(Model):
         for level, skip, step in zip(self.levels, self.skips, self.steps, strict=True):
             finer = skip(maps[level])
             x = step(torch.cat([upsample(x, finer.shape[-2:]), finer], 1))
-        return self.classifier(x)
+        found: Tensor = self.classifier(x)
+        return found
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
-        return self.loss(upsample(self.logits(batch), target.shape[-2:]), target, batch)
+        found: dict[str, Tensor] = self.loss(upsample(self.logits(batch), target.shape[-2:]), target, batch)
+        return found
 
     def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""

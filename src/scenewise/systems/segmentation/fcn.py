@@ -130,7 +130,8 @@ class FCN(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the logits at full resolution."""
-        return self.loss(self.logits(batch), batch.stacked("semantic", IGNORE), batch)
+        found: dict[str, Tensor] = self.loss(self.logits(batch), batch.stacked("semantic", IGNORE), batch)
+        return found
 
     def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
@@ -207,7 +208,7 @@ class FCNResNet(Model):
         """The loss terms of the logits at full resolution, and the auxiliary head's."""
         target = batch.stacked("semantic", IGNORE)  # [N,H,W]
         middle, last = self.backbone(self.pixels(batch))
-        terms = self.loss(upsample(self.classifier(last), target.shape[-2:]), target, batch)
+        terms: dict[str, Tensor] = self.loss(upsample(self.classifier(last), target.shape[-2:]), target, batch)
         if self.auxiliary is not None:
             auxiliary = self.loss(upsample(self.auxiliary(middle), target.shape[-2:]), target, batch)
             terms["auxiliary"] = self.auxiliary_weight * torch.stack(list(auxiliary.values())).sum()
@@ -241,7 +242,8 @@ class Upsampling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged map."""
         if self.transposed is not None:
-            return self.transposed(x)
+            found: Tensor = self.transposed(x)
+            return found
         bordered = F.pad(x, (1, 1, 1, 1))
         enlarged = F.interpolate(bordered, scale_factor=self.factor, mode="bilinear", align_corners=False)
         cut = self.factor // 2

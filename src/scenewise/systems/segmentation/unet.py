@@ -106,7 +106,8 @@ class UNet(Model):
         weighted: dict[str, dict[str, Tensor | None]] = {}
         if self.border_weight:  # eq. 1; the weights of the classes are in those of the pixels
             weighted["cross-entropy"] = {"pixel_weights": self.pixel_weights(batch), "class_weights": None}
-        return self.loss(logits, target, batch, of_term=weighted)
+        found: dict[str, Tensor] = self.loss(logits, target, batch, of_term=weighted)
+        return found
 
     def predict(self, batch: Batch) -> list[Output]:
         """Logits at the images' resolution."""
@@ -115,7 +116,8 @@ class UNet(Model):
     def logits(self, batch: Batch) -> Tensor:
         """[N,C,H,W] at the size of the batch's canvas."""
         height, width = batch.images.shape[-2:]
-        return self.network(self.extended(batch))[..., :height, :width]
+        found: Tensor = self.network(self.extended(batch))[..., :height, :width]
+        return found
 
     def extended(self, batch: Batch) -> Tensor:
         """The batch's pixels, each image continued by mirroring to a size whose map covers the canvas."""
@@ -194,7 +196,8 @@ class Network(nn.Module):
     def input_length(self, wanted: int) -> int:
         """The smallest height (or width) of an input whose map is ``wanted`` or more high, and even at each pooling."""
         bottom = math.ceil((wanted + self._lost_up) / self.stride)
-        return (bottom + self._lost_bottom) * self.stride + self._lost_down
+        found: int = (bottom + self._lost_bottom) * self.stride + self._lost_down
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,inputs,H,W] -> [N,outputs,H-2*border,W-2*border].
@@ -218,7 +221,8 @@ class Network(nn.Module):
         for double, convs in zip(self.up, self.merge, strict=True):
             x = double(x)
             x = convs(torch.cat([_centre(skips.pop(), x.shape[-2:]), x], 1))
-        return self.classifier(x)
+        found: Tensor = self.classifier(x)
+        return found
 
 
 class _Doubling(nn.Module):
