@@ -2,7 +2,7 @@
 
     python benchmarks/proposals.py coco:data/coco --split val2017 --images 40 --mode fast
 
-Prints, over the first images: proposals an image, the recall at IoU 0.5, the mean average best overlap (MABO: of the
+Prints, over the first images: proposals per image, the recall at IoU 0.5, the mean average best overlap (MABO: of the
 best overlap of each object the mean over a class, then over the classes), and the seconds of processor time an image.
 Crowds and difficult objects are left out. Published (Uijlings et al. 2013, VOC 2007 test): fast 2134 boxes, recall
 0.98, MABO 80.4.
@@ -56,7 +56,7 @@ def main() -> None:
     mabo = sum(sum(found) / len(found) for found in overlaps.values()) / len(overlaps)
     way = "scikit-image's" if importlib.util.find_spec("skimage") else "plain"
     print(f"{data.source} {data.split}: {len(counts)} images, {len(every)} objects; {way} initial segmentation")
-    print(f"proposals an image {sum(counts) / len(counts):8.0f}")
+    print(f"proposals per image {sum(counts) / len(counts):8.0f}")
     print(f"recall at 0.5      {sum(o >= 0.5 for o in every) / len(every):8.3f}")
     print(f"MABO               {100 * mabo:8.1f}")
     print(f"seconds an image   {seconds / len(counts):8.2f}")
