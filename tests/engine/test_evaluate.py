@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torchvision import tv_tensors
 
+import scenewise
+from scenewise.data.base import DataSet
 from scenewise.engine.evaluate import choose_metrics
 from scenewise.engine.loop import Loop
 from scenewise.errors import UsageError
+from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.metrics.proposals import ProposalMetrics
 from scenewise.metrics.table import scores_of, truth_for
 from scenewise.metrics.voc import VocMetrics
 from scenewise.results.prediction import Prediction
 from scenewise.results.tables import score_tables
+from scenewise.types import Interface, Output, Skeleton
+from tests.engine.toys import Deep, Ramps
 
 DETECTOR = frozenset({"boxes", "labels", "scores"})
 MASKS, POSES = DETECTOR | {"roi_masks"}, DETECTOR | {"keypoints"}
@@ -71,7 +77,7 @@ def test_what_is_filled_and_known_is_measured():
     kinds = [type(m) for m in choose_metrics(DETECTOR, data("boxes", "labels", benchmarks=("voc",))).metrics]
     assert kinds == [CocoMetrics, VocMetrics]
     assert [type(m) for m in choose_metrics(PROPOSALS, data("boxes", "labels")).metrics] == [ProposalMetrics]
-    with pytest.raises(UsageError, match="coco:somewhere has semantic; nothing there measures"):
+    with pytest.raises(UsageError, match="coco:somewhere has semantic; no metric applies to"):
         choose_metrics(DETECTOR, data("semantic"))
 
 
@@ -124,3 +130,78 @@ def test_what_a_detector_is_measured_by_are_fields_of_targets():
     fills = frozenset({"boxes", "labels", "scores", "roi_masks"})
     assert truth_for(fills) == {"boxes", "labels", "masks"}
     assert truth_for({"semantic_logits"}) == {"semantic"}
+
+
+def test_depth_of_a_smaller_copy_is_measured_drawn_and_written_at_the_image_s_size():
+    model, ramps = Deep(), Ramps()
+    model.input = scenewise.InputSpec(scale=0.5)
+    image, target = ramps[0]
+    found = scenewise.predict(model, image)
+    assert found.depth.shape == image.shape[-2:]
+    assert found.draw(image).size[0] > image.shape[-1]
+    assert found.to_json()["size"] == [16, 24]
+    scores = scenewise.evaluate(model, ramps)
+    assert scores["images"] == 12
+    assert scores["depth"]["coverage"] == 1
+    known = target["depth"].as_subclass(torch.Tensor)
+    error = (found.depth - known)[known > 1e-3]  # what is nearer does not count
+    only = scenewise.evaluate(model, Subset(ramps, 1))["depth"]
+    assert only["rmse"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-5)
+
+
+class Subset(Ramps):
+    """The first of the pictures."""
+
+    def __init__(self, data, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+
+class Nose(scenewise.Model):
+    """A pose of two joints at fixed places, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def interface(cls, **arguments):
+        return Interface({"keypoints"}, {"keypoints"})
+
+    def losses(self, batch):
+        return {}
+
+    def predict(self, batch):
+        points = torch.tensor([[[5.0, 5.0, 2.0], [5.0, 25.0, 2.0]]])
+        return [Output(size, keypoints=points) for size in batch.sizes]
+
+
+class Poses(DataSet):
+    """One person per picture; the second joint lies further to the right in each."""
+
+    fields = frozenset({"keypoints"})
+    classes, split = (), "val"
+    skeleton = Skeleton(("nose", "tail"))
+
+    def __len__(self):
+        return 3
+
+    def image_id(self, index):
+        return str(index)
+
+    def __getitem__(self, index):
+        points = KeyPoints.of(self.skeleton)(
+            torch.tensor([[[5.0, 5.0], [5.0 + 3 * index, 25.0]]]), canvas_size=(40, 40)
+        )
+        seen = Visibility.of(self.skeleton)(torch.full((1, 2), 2))
+        image = tv_tensors.Image(torch.zeros(3, 40, 40, dtype=torch.uint8))
+        return image, {"image_id": self.image_id(index), "keypoints": points, "visibility": seen}
+
+
+def test_joints_alone_are_measured():
+    scores = scenewise.evaluate(Nose(), Poses())
+    assert scores["pck"]["per_joint"] == {
+        "nose": 1.0,
+        "tail": pytest.approx(2 / 3),
+    }  # 6 pixels are beyond a fifth of 20
