@@ -26,6 +26,7 @@ from scenewise.types import Batch, Skeleton
 from scenewise.weights.checkpoint import read_header, save_checkpoint
 from scenewise.weights.load import load
 from tests.pipeline_toys import COLOURS, PLAIN, Blobs, Colours, Filling, Rectangles, Reddest, Twice
+from tests.systems.small import SMALL
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -236,6 +237,50 @@ def test_crops_are_fed_in_bounded_batches_of_one_size():
     torch.testing.assert_close(found.keypoints[:, 0, :2], found.boxes[:, :2] + 0.5)
 
 
+# ---- a second model that takes what the first finds
+
+
+@pytest.fixture(scope="module")
+def two_stages():
+    """A region proposal network and Fast R-CNN, with batch-norms that have seen something."""
+    torch.manual_seed(0)
+    models = [build(name, COLOURS, **SMALL[name]) for name in ("rpn", "fast-rcnn")]
+    for module in (m for model in models for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        module.running_mean.normal_(0, 0.1)
+        module.running_var.uniform_(0.5, 1.5)
+    models[1].input = InputSpec(scale=1.5, size_divisor=32)
+    return [model.eval() for model in models]
+
+
+def test_proposals_are_handed_on(two_stages, tmp_path):
+    first, second = two_stages
+    image = Rectangles()[3][0]
+    boxes = predict(first, image).boxes
+    assert len(boxes) > 8
+    for chosen, kept in (({}, len(boxes)), ({"count": 8}, 8)):
+        model = Pipeline(first, second, **chosen)
+        assert model.classes == second.classes
+        assert model.fills == second.fills
+        assert not model.takes
+        found = predict(model, image)
+        wanted = predict(second, image, inputs={"proposals": boxes[:kept]})
+        assert len(wanted)
+        for name, value in given(wanted).items():
+            torch.testing.assert_close(given(found)[name], value, rtol=1e-4, atol=1e-4)
+        batch = Batch.of([image / 255])
+        with torch.no_grad():
+            torch.testing.assert_close(Predictor(model).model.probe(batch), model.probe(batch), rtol=1e-3, atol=1e-3)
+    save_checkpoint(model, tmp_path / "both.safetensors")
+    for name, value in given(predict(load(tmp_path / "both.safetensors"), image)).items():
+        assert torch.equal(value, given(found)[name])
+    assert set(evaluate(model, Rectangles())["box"]["per_class"]) == set(COLOURS)
+
+
+def test_options_of_crops_are_refused_where_there_are_none(two_stages):
+    for name, value in (("enlarge", 1.5), ("ratio", 1.0), ("scores", "first")):
+        wrong(*two_stages, f"{name} is {value!r}, and the second model .*FastRCNN.* is fed no crops", **{name: value})
+
+
 # ---- what does not fit
 
 
@@ -250,7 +295,9 @@ def test_models_that_do_not_fit_are_refused():
     wrong(Blobs(), Blobs(), "the second model .*Blobs.* fills boxes, which can't become that of the first one's object")
     for field in ("semantic_logits", "depth", "embedding", "roi_masks", "boundary", "flow"):
         wrong(Blobs(), Filling(fills=(field,)), f"fills {field}, .* fills some of labels, scores, masks, keypoints")
-    wrong(Blobs(), Filling(fills=("labels",), takes=("proposals",)), "takes proposals beside the image, which a crop")
+    wrong(
+        Blobs(), Filling(fills=("flow",), takes=("next_image",)), "takes next_image beside the image, which the first"
+    )
     mixed = Filling(("road",), fills=("boxes", "semantic"))
     wrong(mixed, Colours(("a",)), r"has classes of its own, and semantic of the first refers to others \(road\)")
     assert Pipeline(mixed, Colours(("road",))).fills == {"boxes", "semantic", "labels", "scores"}
@@ -552,7 +599,7 @@ def first_of(data, count: int):
 def test_the_code_on_the_page(tmp_path, monkeypatch):
     page = (REPO / "docs" / "pipelines.md").read_text(encoding="utf-8")
     own, script = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (listed,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    listed, _ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("shades.py").write_text(own)

@@ -6,6 +6,9 @@ object, in the coordinates of the image. So do classifiers of detections (Girshi
 that are found person by person (Papandreou et al., "Towards Accurate Multi-person Pose Estimation in the Wild", CVPR
 2017, sec. 3).
 
+Where the second model takes what the first finds beside the image, such as Fast R-CNN the boxes of a region proposal
+network, it is fed the image itself and those, and the result is its own.
+
 A pipeline is a :class:`~scenewise.model.Model`: it is loaded, saved, evaluated and drawn like any other. Its models are
 trained one by one. The first may be a pipeline itself, so that three and more models stand in a row.
 
@@ -22,7 +25,19 @@ import torch
 from torch import Tensor
 
 from scenewise.errors import UsageError, suggest
-from scenewise.fields.table import FIELDS, above, count, from_crop, from_view, given, replace, resized_inputs, select
+from scenewise.fields.table import (
+    FIELDS,
+    INPUTS,
+    above,
+    count,
+    find_input,
+    from_crop,
+    from_view,
+    given,
+    replace,
+    resized_inputs,
+    select,
+)
 from scenewise.model import Model
 from scenewise.ops.resize import fit
 from scenewise.ops.views import View
@@ -31,6 +46,7 @@ from scenewise.types import OF_CLASSES, Batch, Count, Interface, Output, Positiv
 Joined = Literal["product", "first", "second"]
 ROUNDING = 1e-3  # pixels; a crop's side that reaches no farther into the next pixel ends before it
 OF_LABELS = ("class_ids", "colors")  # what of a model's info is about its classes
+FOUND_IN = {name: one.found_in for name, one in INPUTS.items() if one.found_in is not None}  # an input -> a field
 
 
 class Pipeline(Model):
@@ -69,6 +85,8 @@ class Pipeline(Model):
     def interface(cls, **arguments: Any) -> Interface:
         """What both fill together, and what the first takes; it needs nothing, as it is not trained as one."""
         first, second = arguments["first"], arguments["second"]
+        if second.takes:
+            return Interface(needs=frozenset(), fills=second.fills, takes=first.takes)
         filled = {name for name in first.fills if not _replaced(name, second)} | second.fills
         return Interface(needs=frozenset(), fills=frozenset(filled), takes=first.takes)
 
@@ -86,10 +104,10 @@ class Pipeline(Model):
         batch_size: Count = 16,
     ) -> None:
         _check_models(first, second)
-        namer = second if "labels" in second.fills else first
+        namer = second if "labels" in second.fills or second.takes else first
         super().__init__(namer.classes)
         self.first, self.second = first, second
-        self.skeleton = second.skeleton if "keypoints" in second.fills else first.skeleton
+        self.skeleton = second.skeleton if "keypoints" in second.fills or second.takes else first.skeleton
         self.info = {key: namer.info[key] for key in OF_LABELS if key in namer.info}
         self.enlarge, self.ratio, self.score, self.count = enlarge, ratio, score, count
         self.only = (only,) if isinstance(only, str) else None if only is None else tuple(only)
@@ -119,6 +137,14 @@ class Pipeline(Model):
         if self.score > 0 and "scores" not in self.first.fills:
             raise UsageError(f"pipeline: score is {self.score}, and the first model ({_told(self.first)}) fills none")
 
+        of_crops = {"enlarge": 1.0, "ratio": None, "scores": "product"}
+        for name, default in of_crops.items() if self.second.takes else ():
+            if getattr(self, name) != default:
+                raise UsageError(
+                    f"pipeline: {name} is {getattr(self, name)!r}, and the second model ({_told(self.second)}) is fed "
+                    "no crops, but the image and what it takes"
+                )
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """There are none.
 
@@ -132,6 +158,10 @@ class Pipeline(Model):
         """What both find, in the coordinates of the batch's images."""
         images = [image[:, :h, :w] for image, (h, w) in zip(batch.images, batch.sizes, strict=True)]
         found = [self._chosen(output) for output in self._found(images, batch)]
+        if self.second.takes:
+            values = {name: [getattr(one, FOUND_IN[name]) for one in found] for name in self.second.takes}
+            outputs = self.second.predict(self._whole_batch(images, batch, values))
+            return [from_view(o, View(o.size), size, None) for o, size in zip(outputs, batch.sizes, strict=True)]
         crops = [
             Crop.around(box, image, self.ratio, self.enlarge)
             for image, output in zip(images, found, strict=True)
@@ -150,9 +180,13 @@ class Pipeline(Model):
     def probe(self, batch: Batch) -> Tensor:
         """The outputs of the first model, and those of the second for each whole image."""
         images = [image[:, :h, :w] for image, (h, w) in zip(batch.images, batch.sizes, strict=True)]
-        whole = [Crop(image, 0, 0, *size) for image, size in zip(images, batch.sizes, strict=True)]
         parts = [self.first.probe(self._batch_for_first(images, batch))]
-        parts += [self.second.probe(self._batch_for_second([crop])) for crop in whole]
+        if self.second.takes:
+            values = {name: [find_input(name).example(image) for image in images] for name in self.second.takes}
+            parts.append(self.second.probe(self._whole_batch(images, batch, values)))
+        else:
+            whole = [Crop(image, 0, 0, *size) for image, size in zip(images, batch.sizes, strict=True)]
+            parts += [self.second.probe(self._batch_for_second([crop])) for crop in whole]
         return torch.cat([part.float().flatten() for part in parts])
 
     # ---- the first model
@@ -183,6 +217,13 @@ class Pipeline(Model):
         return output
 
     # ---- the second model
+
+    def _whole_batch(self, images: Sequence[Tensor], batch: Batch, values: dict[str, list[Tensor]]) -> Batch:
+        """The images as the second model is fed them, with what it takes."""
+        spec = self.second.input
+        fed = Batch.of([fit(image, spec) for image in images], size_divisor=spec.size_divisor)
+        fed.inputs = resized_inputs(values, batch.sizes, fed.sizes)
+        return fed
 
     def _batch_for_second(self, crops: Sequence[Crop]) -> Batch:
         spec = self.second.input
@@ -309,10 +350,13 @@ def _check_models(first: Model, second: Model) -> None:
             f"pipeline: the first model ({_told(first)}) finds no boxes; expected one that does, as a detector"
         )
     if second.takes:
-        raise UsageError(
-            f"pipeline: the second model ({_told(second)}) takes {', '.join(sorted(second.takes))} beside the image, "
-            "which a crop does not come with"
-        )
+        lacking = sorted(name for name in second.takes if FOUND_IN.get(name) not in first.fills)
+        if lacking:
+            raise UsageError(
+                f"pipeline: the second model ({_told(second)}) takes {', '.join(lacking)} beside the image, which the "
+                f"first ({_told(first)}) does not find"
+            )
+        return
     fitting = [name for name, field in FIELDS.items() if field.output and field.shifts and name != "boxes"]
     wrong = sorted(name for name in second.fills if name not in fitting)
     if wrong:
