@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(help="Check, look at, convert and split data sets.", no_args_is_help=True)
 
+SHOWN = 20  # rare classes that are named
+
 SourceArgument = Annotated[str, typer.Argument(metavar="[FORMAT:]PATH")]
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Which part; all by default.")]
 FieldsOption = Annotated[str | None, typer.Option(help="What is written, such as boxes+masks; all by default.")]
@@ -83,6 +85,8 @@ def _show_content(report: DataReport) -> None:
     """The contents."""
     from rich.table import Table
 
+    from scenewise.data.check import FEW
+
     total = sum(report.splits.values())
     parts = ", ".join(f"{name} {count:,}" for name, count in report.splits.items())
     print(f"{report.source}: {len(report.class_images)} classes, {total:,} images{f' ({parts})' if parts else ''}")
@@ -101,9 +105,13 @@ def _show_content(report: DataReport) -> None:
             table.add_row(name, *row)
         print_table(table)
     if report.few:
-        names = ", ".join(f"{name} ({count})" for name, count in report.few.items())
-        where = "train" if "train" in report.splits else "all splits"
-        print(f"warning: fewer than 20 objects in {where}: {names}. A network learns little from so few: label more")
+        rare = [f"{name} ({count})" for name, count in report.few.items()]
+        more = f" and {len(rare) - SHOWN} more classes" if len(rare) > SHOWN else ""
+        where = " and ".join(report.learned)
+        print(
+            f"warning: fewer than {FEW} objects in {where}: {', '.join(rare[:SHOWN])}{more}. "
+            "A network learns little from so few: label more"
+        )
 
 
 def _sizes(report: DataReport) -> str:

@@ -17,6 +17,7 @@ from scenewise.data.base import UNIONS, DataSet, Problem
 from scenewise.data.formats import all_readers, construct, find_reader, naming_what_is_here
 from scenewise.data.instances import InstanceDataSet
 from scenewise.data.label_maps import INVALID, LabelMapDataSet, saved_as_masks
+from scenewise.data.names import split_of
 from scenewise.data.recognise import describe
 from scenewise.errors import DataError
 from scenewise.types import IGNORE, Sample
@@ -79,11 +80,16 @@ class DataReport:
 
     @property
     def few(self) -> dict[str, int]:
-        """The classes with fewer than ``FEW`` objects to learn from, and how many those are: in ``train`` where that is
-        a split, else in all. A class without any object is a problem of its own, not one of these."""
+        """The classes with fewer than ``FEW`` objects in the splits to learn from, and how many those are, the rarest
+        first. A class without any object is a problem of its own, not one of these."""
         there = {name: counts for name, counts in self.class_objects.items() if any(counts.values())}
-        learned = {name: counts.get("train", sum(counts.values())) for name, counts in there.items()}
-        return {name: count for name, count in learned.items() if count < FEW}
+        learned = {name: sum(counts[split] for split in self.learned) for name, counts in there.items()}
+        return dict(sorted(((n, count) for n, count in learned.items() if count < FEW), key=lambda item: item[1]))
+
+    @property
+    def learned(self) -> list[str]:
+        """The splits that are trained on by their names, such as ``train2017``; all where none is."""
+        return [split for split in self.splits if split_of(split) == "train"] or list(self.splits)
 
     def groups(self, places: int = 3) -> list[Group]:
         """The problems, equal ones together: errors first, in the order in which they were found.

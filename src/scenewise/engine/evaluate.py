@@ -71,7 +71,6 @@ def evaluate(
     """
     check_loaders(workers, "workers")
     check_inputs(model.takes, inputs or {})
-    check_loaders(workers, "workers")
     needs = model.needs | truth_for(model.fills, metrics)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
     opened = with_inputs(opened, inputs or {})

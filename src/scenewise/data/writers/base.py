@@ -149,7 +149,7 @@ class Losses:
         """One line for each kind of note."""
         lines = []
         for what, (count, pixels) in self._notes.items():
-            by = f", by {pixels:.2g} pixels at most" if pixels else ""
+            by = f", by {pixels:.2g} px at most" if pixels else ""
             lines.append(f"{_counted(count, what)}{by}")
         return lines
 
