@@ -143,8 +143,13 @@ def test_convert_and_split(run, tmp_path):
 
 
 def test_show_of_boxes_draws_their_labels(run, tmp_path):
-    """The picture beside the image is not the image alone."""
+    """The sides of the box are in the right panel, in the colour of its class; the left one is the image alone."""
     write_boxes(tmp_path / "in", [[CAT]], size=(160, 120))
     status, _, err = run("data", "show", tmp_path / "in", "--out", tmp_path / "shown")
     assert status == 0, err
-    assert len(np.unique(np.array(Image.open(tmp_path / "shown" / "0.png")).reshape(-1, 3), axis=0)) > 100
+    picture = np.array(Image.open(tmp_path / "shown" / "0.png").convert("RGB"))
+    blue = (picture == np.array([0, 114, 178])).all(-1)
+    left, right = np.array_split(blue, 2, axis=1)
+    assert not left.any()
+    assert right.any(1).sum() > 60  # rows: half of the height of 120 pixels
+    assert right.any(0).sum() > 80

@@ -290,6 +290,17 @@ def test_what_is_there(tmp_path):
     assert check_data(source, ["val"]).few == {"cat": 1}
 
 
+def test_few_objects_are_counted_where_training_learns(tmp_path):
+    """Also where the split for training has another name, as COCO's."""
+    cat = "0 0.5 0.5 0.5 0.5"
+    write_boxes(tmp_path, [[cat]], "train2017")
+    source = write_boxes(tmp_path, [[cat] * 30], "val2017")
+    report = check_data(source)
+    assert report.learned_from == ["train2017"]
+    assert report.few == {"cat": 1}
+    assert check_data(source, ["val2017"]).few == {}
+
+
 def test_equal_problems_are_grouped(tmp_path):
     source = write_boxes(tmp_path, [["0 0.5 0.5 0.5 0.5", f"0 0.5 0.5 0.{i}1 0", f"{i + 3} 0 0 1 1"] for i in range(5)])
     groups = check_data(source).groups(places=2)

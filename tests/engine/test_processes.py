@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -138,9 +139,42 @@ def test_an_error_of_one_of_several_processes_is_the_projects_own(tmp_path):
     assert lines[0].startswith(f"DataError {tmp_path / 'data' / 'images' / '5.png'}: ")
     assert lines[1].startswith("TrainingError training process ")
     assert "ended by signal SIGKILL" in lines[1]
-    assert "go on from the last saved state with: scenewise train --resume runs/killed" in lines[1].lower().replace(
-        "go on", "go on"
-    )
+    assert "go on from the last saved state with: scenewise train --resume runs/killed" in lines[1].lower()
+
+
+def test_a_run_goes_on_from_any_folder(tmp_path, monkeypatch):
+    """Its data set was named by a path beside the recipe."""
+    for folder in ("images", "labels"):
+        (tmp_path / "here" / "data" / folder).mkdir(parents=True)
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "here" / "data" / "images" / f"{index}.png")
+        Image.fromarray((noise[..., 0] % 2).astype(np.uint8)).save(tmp_path / "here" / "data/labels" / f"{index}.png")
+    (tmp_path / "here" / "data" / "classes.txt").write_text("a\nb\n")
+    given = recipe("runs", train="masks:data")
+    (tmp_path / "here" / "recipe.yaml").write_text(json.dumps(given))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError):
+        train("here/recipe.yaml", transform=Fails(), quiet=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert train(resume="../runs/run", quiet=True).finished
+
+
+class Fails:
+    """A transform with a mistake of its own."""
+
+    def __call__(self, image, target):
+        raise TrainingError("stopped here")
+
+
+def test_the_recipe_is_written_before_all_else(tmp_path):
+    """A run that ends before its first step goes on."""
+    with pytest.raises(TrainingError):
+        train(recipe(tmp_path), transform=Fails(), quiet=True)
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix == ".yaml"] == ["recipe.yaml"]
+    assert not (tmp_path / "run" / "state.safetensors").exists()
+    assert train(resume=tmp_path / "run", quiet=True).finished
 
 
 def test_the_next_start_removes_what_a_killed_run_left(tmp_path):

@@ -107,7 +107,7 @@ def _show_content(report: DataReport) -> None:
     if report.few:
         rare = [f"{name} ({count})" for name, count in report.few.items()]
         more = f" and {len(rare) - SHOWN} more classes" if len(rare) > SHOWN else ""
-        where = " and ".join(report.learned)
+        where = " and ".join(report.learned_from)
         print(
             f"warning: fewer than {FEW} objects in {where}: {', '.join(rare[:SHOWN])}{more}. "
             "A network learns little from so few: label more"

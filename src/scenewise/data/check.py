@@ -83,13 +83,15 @@ class DataReport:
         """The classes with fewer than ``FEW`` objects in the splits to learn from, and how many those are, the rarest
         first. A class without any object is a problem of its own, not one of these."""
         there = {name: counts for name, counts in self.class_objects.items() if any(counts.values())}
-        learned = {name: sum(counts[split] for split in self.learned) for name, counts in there.items()}
+        learned = {name: sum(counts[split] for split in self.learned_from) for name, counts in there.items()}
         return dict(sorted(((n, count) for n, count in learned.items() if count < FEW), key=lambda item: item[1]))
 
     @property
-    def learned(self) -> list[str]:
+    def learned_from(self) -> list[str]:
         """The splits that are trained on by their names, such as ``train2017``; all where none is."""
-        return [split for split in self.splits if split_of(split) == "train"] or list(self.splits)
+        return [split for split in self.splits if split_of(split) == "train" and split not in UNIONS] or list(
+            self.splits
+        )
 
     def groups(self, places: int = 3) -> list[Group]:
         """The problems, equal ones together: errors first, in the order in which they were found.

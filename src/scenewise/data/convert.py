@@ -46,7 +46,7 @@ class Conversion:
     Attributes:
         target: the ``format:path`` string that opens it.
         images, objects: how many each split has; label maps have no objects.
-        lost: one line for each kind of loss.
+        lost: one line for each kind of loss, bad records that were left out or mended among them.
         notes: one line for each thing that has another form now, and changes no sample by more than a pixel.
     """
 
@@ -76,13 +76,15 @@ class Source:
     """An opened data set, all its splits that count.
 
     Attributes:
-        notes: what it has besides, and is not read.
+        notes: what it has besides, and is not read; and what was decided when it was read.
+        lost: its bad records that were left out or mended, a line for each split that has some.
     """
 
     name: str
     root: Path
     opened: list[DataSet]
     notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     def items(self) -> list[Item]:
         """All its images, each in its own split."""
@@ -160,6 +162,10 @@ def open_source(
                 f"{data.source}: has no {', '.join(sorted(missing))}; it has {', '.join(sorted(data.fields))}"
             )
         result.opened.append(data.only(wanted) if fields else data)
+        result.notes += [line for one in data.notes if (line := f"{one.file}: {one.message}") not in result.notes]
+        if data.repairs:
+            number = counted(len(data.repairs), "bad record")
+            result.lost.append(f"split {data.split}: {number} left out or mended, such as {data.repairs[0]}")
     first = result.opened[0]
     for data in result.opened[1:]:
         if data.classes != first.classes:
@@ -222,7 +228,7 @@ def write_items(
         raise UsageError(f"{folder}: is in the data set that is read, {source.root}; expected a folder outside of it")
     losses = Losses(cls.format, lossy)
     for note in source.notes:
-        losses.note(note)
+        losses.note(note.replace("{", "{{").replace("}", "}}"))  # may hold any name
     plan = _Plan.of(source, cls, background, losses)
     images: dict[str, int] = {}
     objects: dict[str, int] = {}
@@ -237,7 +243,7 @@ def write_items(
         writer.finish()
         for split, count in images.items():
             objects |= _read_back(cls, temporary, split, count, plan.whole, folder)
-    return Conversion(f"{cls.format}:{folder}", images, objects, losses.lost, losses.notes)
+    return Conversion(f"{cls.format}:{folder}", images, objects, [*source.lost, *losses.lost], losses.notes)
 
 
 def _find_writer(target: str) -> tuple[type[Writer], Path]:

@@ -103,8 +103,7 @@ def split_data(
                 f"{source}: split {name!r} would get none of {found}, since the hash decides; give it a larger share, "
                 "or stratify (--stratify), which meets shares as nearly as can be"
             )
-    lost: list[str] = []
-    notes: list[str] = list(opened.notes)
+    lost, notes = list(opened.lost), list(opened.notes)
     if target is None:
         target = _write_lists(opened, items, list(shares))
     else:

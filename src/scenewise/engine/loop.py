@@ -284,7 +284,7 @@ class Loop:
                 child.kill()  # the others wait for a signal that they leave to their parent
                 child.join()
             self._save()
-            what = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            what = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
             raise TrainingError(
                 f"step {self.step}: a process that loads images ended: {what}. That happens when memory runs out: give "
                 f"fewer data.workers or a smaller batch. The state of this step is saved; go on with: scenewise train "

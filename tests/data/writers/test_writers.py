@@ -153,6 +153,20 @@ def test_an_object_without_a_mask_stays_one(tmp_path):
     assert convert_data(source, f"yolo:{tmp_path / 'y'}", lossy=True).objects == {"train": 1}
 
 
+def test_bad_records_that_are_left_out_are_said(tmp_path):
+    source = write_coco(tmp_path / "in")
+    path = tmp_path / "in" / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [4, 5, 0, 8]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="bbox"):
+        convert_data(source, f"voc:{tmp_path / 'out'}")
+    done = convert_data(source, f"voc:{tmp_path / 'out'}", on_bad_record="skip")
+    assert done.objects == {"train": 1}
+    (line,) = done.lost
+    assert line.startswith(f"split train: 1 bad record left out or mended, such as {path}: ")
+
+
 def test_background_has_to_be_said(tmp_path):
     with pytest.raises(UsageError, match=r"Give background \(--background\): the name of a class"):
         convert_data(SCENES, f"masks:{tmp_path / 'out'}", fields=frozenset({"masks"}), lossy=True)
