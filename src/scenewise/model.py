@@ -146,8 +146,10 @@ class Model(nn.Module, ABC):
         With the ``name`` of a further input that is an image, that one.
         """
         images = batch.images if name is None else batch.further_images(name)
-        mean = images.new_tensor(self.input.mean).view(3, 1, 1)
-        std = images.new_tensor(self.input.std).view(3, 1, 1)
+        if images.shape[1] != self.input.channels:
+            raise UsageError(f"the images have {images.shape[1]} channels; the model takes {self.input.channels}")
+        mean = images.new_tensor(self.input.mean).view(-1, 1, 1)
+        std = images.new_tensor(self.input.std).view(-1, 1, 1)
         images = (images - mean) / std
         if batch.padded:
             for row, (height, width) in zip(images, batch.sizes, strict=True):

@@ -25,7 +25,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from types import UnionType
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -88,11 +88,16 @@ class InputSpec:
     At most one of ``scale``, ``size`` and ``short_side`` says how an image is resized for prediction; with none of
     them it is taken as it is. ``mean`` and ``std`` apply to 0..1 RGB. Batches are padded at the right and bottom to
     a multiple of ``size_divisor``; padding is zero after normalisation.
+
+    With other ``channels`` than 3 images are not RGB: their bands are taken as their files have them (see
+    :func:`scenewise.files.images.read_bands`), and ``mean`` and ``std`` have as many numbers; left out, 0.5 and 0.25.
     """
 
     __pydantic_config__ = STRICT
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
+    channels: Annotated[int, Field(ge=1, le=1024)] = 3
+    bits: Literal[8, 16] = 8  # what an image keeps of each value: 8, or 16 where its file has them
     size_divisor: Count = 1
     scale: Positive | None = None  # height and width times this
     size: tuple[Pixels, Pixels] | None = None  # exactly this (height, width)
@@ -101,6 +106,14 @@ class InputSpec:
     antialias: bool = True  # False: plain bilinear, without rounding to 8 bits; as torchvision's detectors resize
 
     def __post_init__(self) -> None:
+        for name, usual in (("mean", 0.5), ("std", 0.25)):
+            numbers = getattr(self, name)
+            if self.channels != 3 and numbers == getattr(type(self), name):
+                object.__setattr__(self, name, (usual,) * self.channels)
+            elif len(numbers) != self.channels:
+                raise UsageError(
+                    f"input: {name} has {len(numbers)} numbers; expected one for each of the {self.channels} channels"
+                )
         given = [name for name in ("scale", "size", "short_side") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"input: {' and '.join(given)} exclude each other; give one of scale, size, short_side")
@@ -303,7 +316,7 @@ class Batch:
     """Images of one step, zero-padded at the right and bottom to one size, with their true sizes and targets.
 
     Attributes:
-        images: float32 [N,3,H,W], RGB, 0..1.
+        images: float32 [N,C,H,W], 0..1; RGB unless the model's input has other channels.
         sizes: N times (height, width) of the image before padding.
         targets: N targets as plain tensors; empty for prediction. Dense maps have the true size of their image.
         inputs: by name, N tensors each, what a system takes beside the image: ``proposals`` [P,4], ``next_image``

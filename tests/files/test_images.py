@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 
 from scenewise.errors import DataError, UsageError
 from scenewise.files import images
-from scenewise.files.images import as_image, image_size, read_image, read_label_map
+from scenewise.files.images import as_image, image_size, read_bands, read_image, read_label_map
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -465,3 +465,41 @@ def test_names_that_no_file_has(tmp_path, name):
     written(tmp_path / "a.png", RGB)
     with pytest.raises(DataError, match=r"can't be|not found"):
         read_image(tmp_path / name)
+
+
+def deep_png(path: Path, values: np.ndarray) -> Path:
+    """A PNG of 16-bit colours, which Pillow can't write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    path.write_bytes(png(values.shape[1], values.shape[0], rows, bits=16, kind={3: 2, 4: 6}[values.shape[2]]))
+    return path
+
+
+def test_16_bit_colours_of_12_bits_are_seen_as_the_8_bit_picture_is(tmp_path, untold):
+    bright = RGB.copy()
+    bright[0, 0] = 255
+    path = deep_png(tmp_path / "a.png", bright.astype(np.uint16) * 16)
+    with pytest.warns(
+        UserWarning, match=r"a\.png: 16-bit colours with values from \d+ to 4080 only; .* a 12-bit picture"
+    ):
+        assert (hwc(read_image(path)) == bright).all()
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_16_bit_colours_are_kept_where_they_are_wanted(tmp_path, bands):
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, bands)).astype(np.uint16)
+    path = deep_png(tmp_path / "a.png", values)
+    assert torch.equal(read_bands(path, bands, 16), torch.from_numpy((values / np.float32(65535)).transpose(2, 0, 1)))
+    assert (hwc(read_bands(path, bands)) == values >> 8).all()
+    assert (hwc(read_image(path)) == values[..., :3] >> 8).all()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="truncated or broken"):
+        read_bands(path, bands, 16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_bands_are_upright(orientation):
+    turn = images.TURNS.get(orientation)
+    picture = Image.fromarray(RGB)
+    expected = np.array(picture if turn is None else picture.transpose(turn))
+    assert (images.TURNS_OF_ARRAYS[orientation](RGB) == expected).all()

@@ -145,7 +145,7 @@ def predict(
     """
     from scenewise.engine.predict import Predictor
     from scenewise.fields.table import facts, summary
-    from scenewise.files.images import as_image
+    from scenewise.files.images import as_image, shown_bands
     from scenewise.results.coco import CocoResults, category_ids
 
     names = dict(_outputs(images, out))
@@ -162,11 +162,11 @@ def predict(
     with bar("predict", len(names)) as advance:
         for path, name in names.items():
             try:
-                image, source = as_image(path)
+                image, source = as_image(path, loaded.input.channels, loaded.input.bits)
                 given = {key: [file[their_names[path]]] for key, (file, their_names) in further.items()}
                 prediction = predictor([image], inputs=given)[0].above(score)
                 prediction.source = source
-                record = prediction.save(out, name, image=image, **options)
+                record = prediction.save(out, name, image=shown_bands(image), **options)
             except (DataError, UsageError) as error:  # one bad file does not lose the others
                 complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
             else:

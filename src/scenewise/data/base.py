@@ -13,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from scenewise.errors import DataError, suggest
+from scenewise.errors import DataError, UsageError, suggest
 from scenewise.fields.table import find_input, with_companions
-from scenewise.types import Sample, Skeleton
+from scenewise.files.images import read_bands, read_image
+from scenewise.types import InputSpec, Sample, Skeleton
 
 UNIONS = frozenset({"trainval", "all"})  # the names of splits that hold the images of others by design
 
 SPLITS = ("train", "val", "valid", "validation", "test")  # usual names
 VALIDATION = frozenset({"val", "valid", "validation"})  # names of one and the same split
+
+RGB: tuple[int, Literal[8, 16]] = (3, 8)  # the usual form of images
 
 OnBadRecord = Literal["error", "skip", "fix"]
 
@@ -78,6 +81,8 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         notes: what was decided at opening, or looks wrong as a whole, and should be known before training starts.
         inputs: files of what systems take beside the images, by name, which :meth:`sample` adds.
         skeleton: of the keypoints, where it is known.
+        image_form: the channels and the bits of images; RGB of 8 bits unless :meth:`seen_as` says otherwise.
+        reads_files: whether images are files, which may be read in another form.
         benchmarks: names of metrics by which the set is measured besides the usual ones.
     """
 
@@ -91,6 +96,8 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
     notes: tuple[Problem, ...] = ()
     inputs: Mapping[str, Any] = {}
     skeleton: Skeleton | None = None
+    image_form: tuple[int, Literal[8, 16]] = RGB
+    reads_files: ClassVar[bool] = False
     benchmarks: ClassVar[tuple[str, ...]] = ()
 
     root: Path
@@ -124,6 +131,28 @@ class DataSet(torch.utils.data.Dataset[Sample], ABC):
         lean = copy.copy(self)
         lean.fields = self.fields & with_companions(fields)
         return lean
+
+    def seen_as(self, spec: InputSpec) -> DataSet:
+        """The same data set, its images with the channels and the bits of a model's input.
+
+        Raises:
+            UsageError: they are not read from files, and are RGB of 8 bits always.
+        """
+        form = (spec.channels, spec.bits)
+        if form == self.image_form or not self.format:  # a person's own data set has what its model takes
+            return self
+        if not self.reads_files:
+            raise UsageError(
+                f"{self.source}: its images are RGB of 8 bits, and the model's input has channels={spec.channels} and "
+                f"bits={spec.bits}"
+            )
+        changed = copy.copy(self)
+        changed.image_form = form
+        return changed
+
+    def read_image(self, path: str | Path) -> torch.Tensor:
+        """The image in a file, in the form that is wanted."""
+        return read_image(path) if self.image_form == RGB else read_bands(path, *self.image_form)
 
     @property
     def source(self) -> str:

@@ -33,7 +33,7 @@ from scenewise.errors import DataError
 from scenewise.fields.keypoints import KeyPoints, Visibility
 from scenewise.fields.run_masks import RunMasks
 from scenewise.fields.table import FIELDS
-from scenewise.files.images import image_size, read_image
+from scenewise.files.images import image_size
 from scenewise.ops.runs import Runs
 from scenewise.types import Sample, Skeleton
 
@@ -165,6 +165,7 @@ class InstanceDataSet(_Shared, DataSet):
     sizes: Int32
 
     _overhang = OVERHANG  # by which a box may leave its image ...
+    reads_files = True
     _unit = " pixels"  # ... and what boxes are measured in
     _folder: Path  # of the images
     _names: Names  # of the images' files, below _folder
@@ -235,7 +236,7 @@ class InstanceDataSet(_Shared, DataSet):
         """The image and its target: ``image_id`` and those of boxes, labels, ignore, area, masks, keypoints and
         visibility that are in ``fields``."""
         rows = self.rows(index)
-        image = read_image(self.image_path(index))
+        image = self.read_image(self.image_path(index))
         height, width = (int(side) for side in image.shape[-2:])
         self._check_size(index, (height, width))
         target: dict[str, Any] = {"image_id": self.image_id(index)}

@@ -29,7 +29,7 @@ from scenewise.data.label_colors import (
 from scenewise.data.names import printable
 from scenewise.errors import DataError
 from scenewise.fields.semantic import SemanticMask
-from scenewise.files.images import LabelPicture, read_image, read_label_palette, read_label_picture
+from scenewise.files.images import LabelPicture, read_label_palette, read_label_picture
 from scenewise.types import IGNORE, Sample, Target
 
 UInt8 = npt.NDArray[np.uint8]
@@ -43,6 +43,7 @@ class LabelMapDataSet(DataSet):
     """
 
     fields = frozenset({"semantic"})
+    reads_files = True
     image_ending: str | None = None  # what the names of images end with; None: any image suffix
     label_ending: str = ".png"
 
@@ -81,7 +82,7 @@ class LabelMapDataSet(DataSet):
 
     def __getitem__(self, index: int) -> Sample:
         """The image and ``{"image_id", "semantic"}``."""
-        image = read_image(self.image_path(index))
+        image = self.read_image(self.image_path(index))
         if "semantic" not in self.fields:
             return tv_tensors.Image(image), {"image_id": self.image_id(index)}
         return self._sample(index, image, self._values(index))
@@ -199,7 +200,7 @@ class LabelMapDataSet(DataSet):
         problems: list[Problem] = []
         image = values = sample = counts = None
         try:
-            image = read_image(files[1])
+            image = self.read_image(files[1])
         except DataError as error:
             problems.append(Problem.of(error, files))
         try:

@@ -73,7 +73,7 @@ def evaluate(
     check_inputs(model.takes, inputs or {})
     needs = model.needs | truth_for(model.fills, metrics)
     opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
-    opened = with_inputs(opened, inputs or {})
+    opened = with_inputs(opened.seen_as(model.input), inputs or {})
     chosen = choose_metrics(model.fills, opened, metrics).metrics
     check_classes(model, opened)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)

@@ -61,6 +61,9 @@ class Loop:
         if self.validation is None and (in_hand.data is None or recipe.data.val_split is not None):
             self.validation = open_validation_data(recipe)
         self.model = build_model(recipe, self.data, self.validation, in_hand.model)
+        self.data = self.data.seen_as(self.model.input)
+        if self.validation is not None:
+            self.validation = self.validation.seen_as(self.model.input)
         self.transform = training_transform(recipe, self.model.input, transform)
         self.batches = len(self.data) // self.settings.batch_size  # an epoch
         self.steps_per_epoch = self.batches // self.settings.accumulate

@@ -114,7 +114,7 @@ def prepare(model: Model, precision: Precision = "32", device: torch.device | st
 def _probe(model: Model) -> Callable[[], Tensor]:
     """Runs ``model`` on a small random image and returns all that it fills, as one flat tensor."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand(3, 96, 128, generator=generator).to(model.device)
+    image = torch.rand(model.input.channels, 96, 128, generator=generator).to(model.device)
     inputs = {name: [find_input(name).example(image)] for name in model.takes}
     batch = Batch.of([image], size_divisor=model.input.size_divisor, inputs=inputs)
 
@@ -177,7 +177,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _predict_one(predictor: Predictor, source: ImageLike, inputs: Mapping[str, Any], score: float) -> Prediction:
-    image, name = as_image(source)
+    image, name = as_image(source, predictor.input.channels, predictor.input.bits)
     given = {key: [find_input(key).read(value)] for key, value in inputs.items()}
     found = predictor([image], inputs=given)[0]
     found.source = name

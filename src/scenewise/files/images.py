@@ -17,10 +17,10 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,18 @@ TURNS = {  # EXIF orientation -> what makes the picture upright (EXIF 2.32, tabl
 }
 
 
+TURNS_OF_ARRAYS: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {  # the same of [H,W,C]
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: pixels.transpose(1, 0, 2)[:, ::-1],
+    7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda pixels: pixels.transpose(1, 0, 2)[::-1],
+}
+
+
 def read_image(path: str | Path) -> Tensor:
     """The image in ``path`` as RGB, uint8 [3,H,W], upright; a view of [H,W,3], in which it resizes fastest.
 
@@ -61,9 +73,104 @@ def read_image(path: str | Path) -> Tensor:
             as its header states, before anything is decoded), or its pixels have no defined range (floating point).
     """
     with _opened(path) as picture:
+        if (deep := _deep_colors(picture, path)) is not None:
+            bands = _eight_bits(deep, str(path), DataError)
+            return _chw(np.ascontiguousarray(bands[..., :3]))
         if picture.format == "TIFF" and (pages := int(getattr(picture, "n_frames", 1))) > 1:
             _warn_once("pages", f"{path}: has {pages} pages; the first is read. Other files may have several, too")
         return _chw(_rgb(_upright(picture), str(path), DataError))
+
+
+def read_bands(path: str | Path, channels: int, bits: Literal[8, 16] = 8) -> Tensor:
+    """The image in ``path`` with its own channels, upright: uint8 [C,H,W]; of 16 ``bits`` float32 in 0..1, each value
+    as a part of what its file can hold (65535 or 255).
+
+    A grey picture has one channel, RGB three, RGBA four, of which alpha is one; a TIFF of grey pages has one a page.
+    Palettes are RGB. One channel of colours is their luma (ITU-R 601-2); three of a grey picture are equal, and three
+    of RGBA are without alpha.
+
+    Raises:
+        DataError: as :func:`read_image`, or the file has another number of channels.
+    """
+    with _opened(path) as picture:
+        values = _bands(picture, path, channels)
+    return _as_form(values, str(path), channels, bits, DataError)
+
+
+def _as_form(
+    values: npt.NDArray[Any], name: str, channels: int, bits: Literal[8, 16], kind: type[ScenewiseError]
+) -> Tensor:
+    """Bands [H,W,C], uint8 or wider, as :func:`read_bands` gives them; an error of ``kind`` where they don't fit."""
+    found = values.shape[2]
+    if channels == 3 and found in (1, 4):
+        values = np.repeat(values, 3, 2) if found == 1 else values[..., :3]
+    elif found != channels:
+        raise kind(
+            f"{name}: has {found} channel{'s' if found > 1 else ''}; expected {channels}, as input.channels says. A "
+            "TIFF of grey pages has one a page"
+        )
+    if bits == 8:
+        eight = values if values.dtype == np.uint8 else _eight_bits(values, name, kind)
+        return _chw(np.ascontiguousarray(eight))
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise kind(f"{name}: values from {low} to {high}; expected 16 bits, 0 to 65535")
+    largest = 255 if values.dtype == np.uint8 else 65535
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)).astype(np.float32) / largest)
+
+
+def _bands(picture: Picture, path: str | Path, channels: int) -> npt.NDArray[Any]:
+    """The values of a picture's channels, [H,W,C]."""
+    pages = int(getattr(picture, "n_frames", 1)) if picture.format == "TIFF" else 1
+    if pages > 1 and pages == channels:
+        found = []
+        for page in range(pages):
+            picture.seek(page)
+            if len(picture.getbands()) != 1:
+                raise DataError(f"{path}: page {page + 1} is {picture.mode}; expected {channels} grey pages")
+            found.append(_plain_bands(picture, path)[..., 0])
+            if found[-1].shape != found[0].shape:
+                raise DataError(f"{path}: its pages have several sizes; expected one")
+        return np.stack(found, 2)
+    if (deep := _deep_colors(picture, path)) is not None:
+        return deep
+    upright = _upright(picture)
+    if channels == 1 and upright.mode in ("RGB", "RGBA", "P", "CMYK"):
+        upright = upright.convert("L")
+    return _plain_bands(upright, path)
+
+
+def _plain_bands(picture: Image.Image, path: str | Path) -> npt.NDArray[Any]:
+    """The values of one picture, [H,W,C]."""
+    if picture.mode == "F":
+        raise DataError(f"{path}: floating-point pixels, whose range is unknown; expected 8- or 16-bit pixels")
+    if picture.mode == "P":
+        picture = picture.convert("RGB")
+    if picture.mode in ("1", "LA"):
+        picture = picture.convert("L")
+    values = np.array(picture)
+    return values[:, :, None] if values.ndim == 2 else values
+
+
+def _deep_colors(picture: Picture, path: str | Path) -> npt.NDArray[np.uint16] | None:
+    """The values [H,W,C] of a PNG of 16-bit colours, of which Pillow would keep the high bytes; None for others.
+
+    Asked of all images, it reads the pixels of such files only.
+    """
+    tile = picture.tile[0] if picture.format == "PNG" and picture.tile else None
+    if tile is None or not str(tile[3]).endswith(";16B") or picture.mode not in ("RGB", "RGBA"):
+        return None
+    from torchvision.io import ImageReadMode, decode_image
+
+    raw = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+    picture.load()  # finds what is broken, and says so
+    turn = TURNS_OF_ARRAYS[_orientation(picture)]
+    return turn(decode_image(raw, mode=ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0))
+
+
+def shown_bands(image: Tensor) -> Tensor:
+    """An image [C,H,W] as one can look at it, [3,H,W]: the first three channels, or the first one as grey."""
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -174,10 +281,12 @@ def colors_instead(pixels: UInt8) -> str:
     return f"{found}; replace each colour by the index of its class"
 
 
-def as_image(source: Any) -> tuple[Tensor, str | None]:
+def as_image(source: Any, channels: int = 3, bits: Literal[8, 16] = 8) -> tuple[Tensor, str | None]:
     """The image that ``source`` is or names, and its name where it has one.
 
     Args:
+        channels, bits: what the model's input has. Other than 3 and 8, a file and a PIL image are read as
+            :func:`read_bands` does, and arrays [H,W,C] (uint8, or uint16 of 16 bits) and tensors have ``channels``.
         source: a path; a PIL image; an array, uint8 [H,W,3] RGB or [H,W] grey; or a tensor [3,H,W] RGB, uint8 or
             float32 in 0..1. Unlike a file, a PIL image is taken as its pixels lie: its EXIF orientation is left to the
             caller, so that coordinates in the result are those of the object that was given.
@@ -189,6 +298,8 @@ def as_image(source: Any) -> tuple[Tensor, str | None]:
         DataError: a file can't be read, as for :func:`read_image`.
         UsageError: an object of another kind, shape, dtype or range; says which was found and which is expected.
     """
+    if (channels, bits) != (3, 8):
+        return _as_bands(source, channels, bits)
     if isinstance(source, (str, Path)):
         return read_image(source), str(source)
     if isinstance(source, Image.Image):
@@ -202,6 +313,23 @@ def as_image(source: Any) -> tuple[Tensor, str | None]:
         return _checked_tensor(source), None
     if isinstance(source, np.ndarray):
         return _checked_array(source), None
+    raise UsageError(f"an image of type {type(source).__name__}; expected a path, a PIL image, an array or a tensor")
+
+
+def _as_bands(source: Any, channels: int, bits: Literal[8, 16]) -> tuple[Tensor, str | None]:
+    if isinstance(source, (str, Path)):
+        return read_bands(source, channels, bits), str(source)
+    if isinstance(source, Image.Image):
+        one = source.convert("L") if channels == 1 and len(source.getbands()) > 1 else source
+        return _as_form(_plain_bands(one, "image"), "image", channels, bits, UsageError), None
+    if isinstance(source, np.ndarray):
+        values = source[:, :, None] if source.ndim == 2 else source
+        if values.ndim != 3 or values.size == 0 or values.dtype not in (np.uint8, np.uint16):
+            found = f"an image array of shape {list(source.shape)} and {source.dtype}"
+            raise UsageError(f"{found}; expected shape [height, width, {channels}] of uint8 or uint16")
+        return _as_form(values, "image", channels, bits, UsageError), None
+    if isinstance(source, Tensor):
+        return _checked_tensor(source, channels), None
     raise UsageError(f"an image of type {type(source).__name__}; expected a path, a PIL image, an array or a tensor")
 
 
@@ -340,16 +468,17 @@ def _rgb(picture: Image.Image, name: str, kind: type[ScenewiseError]) -> UInt8:
 
 
 def _eight_bits(values: npt.NDArray[Any], name: str, kind: type[ScenewiseError]) -> UInt8:
-    """16-bit grey values, possibly stored in 32 bits, as 8 bits: the highest of the depth that they have."""
+    """16-bit values, possibly stored in 32 bits, as 8 bits: the highest of the depth that they have."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise kind(f"{name}: 32-bit grey with values from {low} to {high}; expected 16-bit grey, 0 to 65535")
+    what = "grey" if values.ndim == 2 or values.shape[2] == 1 else "colours"
     if not 0 < high < 1 << NARROW:
         return (values >> 8).astype(np.uint8)
     depth = max(8, high.bit_length() + high.bit_length() % 2)
     _warn_once(
         "depth",
-        f"{name}: 16-bit grey with values from {low} to {high} only; it is taken for a {depth}-bit picture, and "
+        f"{name}: 16-bit {what} with values from {low} to {high} only; it is taken for a {depth}-bit picture, and "
         f"{(1 << depth) - 1} becomes white. Each file is seen so by its own largest value",
     )
     return (values >> (depth - 8)).astype(np.uint8)
@@ -381,11 +510,13 @@ def _chw(pixels: UInt8) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _checked_tensor(image: Tensor) -> Tensor:
+def _checked_tensor(image: Tensor, channels: int = 3) -> Tensor:
     found = f"an image tensor of shape {list(image.shape)} and {image.dtype}".replace("torch.", "")
-    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
-        advice = "; permute(2, 0, 1) puts the channels first" if image.ndim == 3 and image.shape[2] == 3 else ""
-        raise UsageError(f"{found}; expected shape [3, height, width], RGB{advice}")
+    if image.ndim != 3 or image.shape[0] != channels or image.numel() == 0:
+        advice = "; permute(2, 0, 1) puts the channels first" if image.ndim == 3 and image.shape[2] == channels else ""
+        raise UsageError(
+            f"{found}; expected shape [{channels}, height, width]{', RGB' if channels == 3 else ''}{advice}"
+        )
     if image.dtype not in (torch.uint8, torch.float32):
         raise UsageError(f"{found}; expected uint8 in 0..255 or float32 in 0..1")
     image = image.detach().as_subclass(Tensor)

@@ -27,6 +27,8 @@ class Backbone(nn.Module):
             (``"hold_first"``, as in torchvision and timm) or that of its own stage (``"uniform"``, for ResNets; as in
             DeepLab and PSPNet). The weights fit both, the outputs differ.
         levels: which maps to return, as indices into the network's levels (negative from the end), or None for all.
+        in_channels: of the images. Weights for RGB are taken over as timm does: the first layer's are repeated, and
+            scaled so that its output stays as large.
 
     ``channels`` and ``strides`` describe the maps that :meth:`forward` returns, in the same order.
     """
@@ -39,6 +41,7 @@ class Backbone(nn.Module):
         output_stride: int = 32,
         dilation_style: DilationStyle = "hold_first",
         levels: Sequence[int] | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         import timm
@@ -49,10 +52,12 @@ class Backbone(nn.Module):
         if levels is not None:
             options["out_indices"] = tuple(levels)
         try:
-            network: Any = timm.create_model(name, features_only=True, pretrained=False, **options)
+            network: Any = timm.create_model(
+                name, features_only=True, pretrained=False, in_chans=in_channels, **options
+            )
         except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
             raise UsageError(_impossible(name, output_stride, error)) from None
-        self.name = name
+        self.name, self.in_channels = name, in_channels
         self.network: nn.Module = network
         self.channels: list[int] = network.feature_info.channels()
         self.strides: list[int] = network.feature_info.reduction()
@@ -124,6 +129,8 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
     """
     state, source = classifier_state(backbone.name, weights)
     own = backbone.network.state_dict()
+    if backbone.in_channels != 3:
+        state = _for_channels(state, own, backbone.in_channels)
     missing = [key for key in own if key not in state]
     if missing:
         raise CheckpointError(f"{source}: lacks {len(missing)} tensors of {backbone.name}, the first {missing[0]!r}")
@@ -133,6 +140,18 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
                 f"{source}: {key} has shape {list(state[key].shape)}; {backbone.name} needs {list(value.shape)}"
             )
     backbone.network.load_state_dict({key: state[key] for key in own})
+
+
+def _for_channels(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """``state`` with the first layer's weights, of RGB, for images of so many ``channels``."""
+    from timm.models import adapt_input_conv
+
+    changed = dict(state)
+    for key, value in own.items():
+        there = state.get(key)
+        if there is not None and there.ndim == 4 and (there.shape[1], value.shape[1]) == (3, channels):
+            changed[key] = adapt_input_conv(channels, there)
+    return changed
 
 
 def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], str]:

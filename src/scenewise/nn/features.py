@@ -74,17 +74,18 @@ class Features(nn.Module):
         design: Design = "fpn",
         spec: FeatureSpec | None = None,
         intermediate: int | None = None,
+        in_channels: int = 3,
     ) -> None:
         spec = spec or FeatureSpec()
         super().__init__()
         self.design, self.frozen_norm = design, spec.frozen_norm
         self.pyramid: FPN | None = None
-        natural = Backbone(backbone)
+        natural = Backbone(backbone, in_channels=in_channels)
         also = [] if intermediate is None else [_level_of(natural, intermediate)]
         if design == "fpn":
             levels = [_level_of(natural, stride) for stride in spec.strides]
             chosen = sorted({*also, *levels})
-            self.backbone = Backbone(backbone, weights=weights, levels=chosen)
+            self.backbone = Backbone(backbone, weights=weights, levels=chosen, in_channels=in_channels)
             self.taken = [chosen.index(level) for level in levels]  # which of the backbone's maps
             widths = [self.backbone.channels[place] for place in self.taken]
             self.pyramid = FPN(widths, spec.channels, pathway=spec.pathway, norm=spec.norm)
@@ -130,12 +131,12 @@ def _level_of(backbone: Backbone, stride: int) -> int:
 
 def _single_map(natural: Backbone, weights: str | None, design: str, output_stride: int, also: list[int]) -> Backbone:
     """The backbone with one map of ``output_stride``, after those of the levels ``also``."""
-    name, last = natural.name, len(natural.strides) - 1
+    name, bands, last = natural.name, natural.in_channels, len(natural.strides) - 1
     level = last - 1 if design == "c4" else last
     if natural.strides[level] == output_stride:
-        return Backbone(name, weights=weights, levels=[*also, level])
+        return Backbone(name, weights=weights, levels=[*also, level], in_channels=bands)
     try:
-        return Backbone(name, weights=weights, output_stride=output_stride, levels=[*also, level])
+        return Backbone(name, weights=weights, output_stride=output_stride, levels=[*also, level], in_channels=bands)
     except UsageError:  # a network that can't be dilated, such as VGG: its deepest map of that stride
         level = _level_of(natural, output_stride)
         _refuse_cut_network(natural, level, output_stride)
@@ -144,15 +145,19 @@ def _single_map(natural: Backbone, weights: str | None, design: str, output_stri
                 f"backbone {name} can't be dilated: its last map of stride {output_stride} is that of the proposals, "
                 "too; another has two, such as resnet50"
             ) from None
-        return Backbone(name, weights=weights, levels=[*also, level])
+        return Backbone(name, weights=weights, levels=[*also, level], in_channels=bands)
 
 
 def _refuse_cut_network(natural: Backbone, level: int, output_stride: int) -> None:
     """Raise a :class:`UsageError` where the network behind ``level`` has parameters, which would be left out."""
-    whole, kept = _count(natural), _count(Backbone(natural.name, levels=[level]))
+    whole, kept = _count(natural), _count(Backbone(natural.name, levels=[level], in_channels=natural.in_channels))
     if kept < whole:
         levels = range(len(natural.strides))
-        strides = [natural.strides[i] for i in levels if _count(Backbone(natural.name, levels=[i])) == whole]
+        strides = [
+            natural.strides[i]
+            for i in levels
+            if _count(Backbone(natural.name, levels=[i], in_channels=natural.in_channels)) == whole
+        ]
         raise UsageError(
             f"backbone {natural.name} can't be dilated to output_stride {output_stride}: its own map of that stride "
             f"leaves out {(whole - kept) / 1e6:.1f} of {whole / 1e6:.1f} million parameters. Possible: output_stride "

@@ -104,7 +104,9 @@ class FastRCNN(Model):
             classes, input or backbone_input(backbone, short_side=600, long_side=1000, size_divisor=divisor)
         )
         default = self.defaults(backbone=backbone, design=design)
-        self.features = Features(backbone, weights=backbone_weights, design=design, spec=features)
+        self.features = Features(
+            backbone, weights=backbone_weights, design=design, spec=features, in_channels=self.input.channels
+        )
         head = head or default["head"]
         self.pooler = RoIPooler(roi, head, self.features.strides)
         self.box_head = BoxHead(

@@ -120,7 +120,12 @@ class FasterRCNN(Model):
         spec = features or default["features"]
         wanted = [branch.intermediate for branch in _branches if branch.intermediate is not None]
         self.features = Features(
-            backbone, weights=backbone_weights, design=design, spec=spec, intermediate=wanted[0] if wanted else None
+            backbone,
+            in_channels=self.input.channels,
+            weights=backbone_weights,
+            design=design,
+            spec=spec,
+            intermediate=wanted[0] if wanted else None,
         )
         self.rpn = RPN(
             self.features.channels,

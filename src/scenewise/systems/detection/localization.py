@@ -56,7 +56,7 @@ class SingleObject(Model):
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone, size=(224, 224)))
-        self.backbone = Backbone(backbone, weights=backbone_weights, levels=(-1,))
+        self.backbone = Backbone(backbone, weights=backbone_weights, levels=(-1,), in_channels=self.input.channels)
         features = self.backbone.channels[-1] * pool_size**2
         self.classifier = nn.Linear(features, len(self.classes))
         self.locator = nn.Linear(features, 4 * (len(self.classes) if class_specific else 1))

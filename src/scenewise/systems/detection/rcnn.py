@@ -172,7 +172,7 @@ class RCNN(Model):
             raise UsageError(f"rcnn: hidden has {len(hidden)} widths; expected at most 2, of fc6 and fc7")
         if layer is not None and layer not in layers:
             raise UsageError(f"rcnn: layer is {layer!r}, but hidden is {hidden}; there is {', '.join(layers)}")
-        self.backbone = Backbone(backbone, weights=backbone_weights, levels=(-1,))
+        self.backbone = Backbone(backbone, weights=backbone_weights, levels=(-1,), in_channels=self.input.channels)
         self.crop_size, self.context, self.square, self.pool_size = crop_size, context, crop == "square", pool_size
         widths = [self.backbone.channels[-1] * pool_size**2, *hidden]
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))

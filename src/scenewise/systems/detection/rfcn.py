@@ -98,7 +98,12 @@ class RFCN(Model):
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone, short_side=600, long_side=1000, size_divisor=32))
         self.features = Features(
-            backbone, weights=backbone_weights, design="c5", spec=features, intermediate=CONV4_STRIDE
+            backbone,
+            in_channels=self.input.channels,
+            weights=backbone_weights,
+            design="c5",
+            spec=features,
+            intermediate=CONV4_STRIDE,
         )
         default = self.defaults(hard_examples=hard_examples)
         stride = self.features.intermediate_stride

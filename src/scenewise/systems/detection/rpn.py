@@ -64,7 +64,9 @@ class RegionProposals(Model):
     ) -> None:
         default = self.defaults(design=design)
         super().__init__(classes, input or backbone_input(backbone, size_divisor=32, **default["resize"]))
-        self.features = Features(backbone, weights=backbone_weights, design=design, spec=features)
+        self.features = Features(
+            backbone, weights=backbone_weights, design=design, spec=features, in_channels=self.input.channels
+        )
         self.rpn = RPN(
             self.features.channels,
             anchors or default["anchors"],

@@ -113,7 +113,7 @@ class SlidingWindow(Model):
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))
-        self.backbone = Backbone(backbone, weights=backbone_weights, levels=(level,))
+        self.backbone = Backbone(backbone, weights=backbone_weights, levels=(level,), in_channels=self.input.channels)
         if padding == "valid":
             _pad_nothing(self.backbone)
         self.window, self.stride, self.dense = window, stride, dense
@@ -138,7 +138,7 @@ class SlidingWindow(Model):
         training = self.backbone.training
         try:
             with torch.no_grad():
-                found = self.backbone.eval()(torch.zeros(1, 3, self.window, self.window))[-1]
+                found = self.backbone.eval()(torch.zeros(1, self.input.channels, self.window, self.window))[-1]
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UsageError(

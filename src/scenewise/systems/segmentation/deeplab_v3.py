@@ -84,7 +84,13 @@ class DeepLabV3(Model):
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))
-        self.backbone = Backbone(backbone, weights=backbone_weights, output_stride=output_stride, levels=(-2, -1))
+        self.backbone = Backbone(
+            backbone,
+            weights=backbone_weights,
+            output_stride=output_stride,
+            levels=(-2, -1),
+            in_channels=self.input.channels,
+        )
         middle, last = self.backbone.channels
         if multi_grid is not None:
             _apply_multi_grid(self.backbone, multi_grid)
@@ -172,7 +178,9 @@ class DeepLabV3Plus(Model):
                 f"deeplab-v3-plus: skip_channels has {len(skip_channels)} numbers; "
                 f"expected one for each of the {len(decoder_strides)} decoder_strides"
             )
-        self.backbone = Backbone(backbone, weights=backbone_weights, output_stride=output_stride)
+        self.backbone = Backbone(
+            backbone, weights=backbone_weights, output_stride=output_stride, in_channels=self.input.channels
+        )
         strides = self.backbone.strides
         for stride in decoder_strides:
             if stride not in strides:

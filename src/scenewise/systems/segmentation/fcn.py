@@ -88,6 +88,10 @@ class FCN(Model):
         self.strides = [s for s in (32, 16, 8) if s >= stride]  # from coarse to fine
         self.backbone: VGG16 | Backbone
         if backbone == "vgg16":
+            if self.input.channels != 3:
+                raise UsageError(
+                    f"fcn: input.channels is {self.input.channels}; backbone vgg16 takes 3, others such as vgg16_bn any"
+                )
             self.backbone = VGG16(
                 weights=backbone_weights, padding=padding or "caffe", dropout=dropout, width_factor=width_factor
             )
@@ -95,7 +99,7 @@ class FCN(Model):
             grids = dict(zip(self.backbone.strides, self.backbone.grids, strict=True))
         else:
             _refuse_vgg_options(backbone, padding, width_factor)
-            self.backbone = Backbone(backbone, weights=backbone_weights)
+            self.backbone = Backbone(backbone, weights=backbone_weights, in_channels=self.input.channels)
             self.dropout = nn.Dropout(dropout)
             grids = {s: Grid(s, (s - 1) / 2) for s in self.strides}  # cells tile the image
         self.levels = {s: _level(self.backbone, backbone, s) for s in self.strides}
@@ -197,7 +201,13 @@ class FCNResNet(Model):
         input: InputSpec | None = None,
     ) -> None:
         super().__init__(classes, input or backbone_input(backbone))
-        self.backbone = Backbone(backbone, weights=backbone_weights, output_stride=output_stride, levels=(-2, -1))
+        self.backbone = Backbone(
+            backbone,
+            weights=backbone_weights,
+            output_stride=output_stride,
+            levels=(-2, -1),
+            in_channels=self.input.channels,
+        )
         middle, last = self.backbone.channels
         self.classifier = fcn_head(last, len(self.classes), dropout)
         self.auxiliary = fcn_head(middle, len(self.classes), dropout) if auxiliary else None

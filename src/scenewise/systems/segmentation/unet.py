@@ -45,7 +45,7 @@ class UNet(Model):
             ``"same"`` for a ring of zeros, which needs less memory and time.
         width: the channels of the first level; each further level doubles them.
         depth: how often the map is halved.
-        in_channels: 3 for colour, 1 for grey (the luma of the normalised image).
+        in_channels: 3 for all channels of ``input``, 1 for grey (the luma of the normalised RGB image).
         norm: ``"batch"`` for batch-norm after each 3x3 convolution; the paper has none.
         dropout: at the end of the encoder.
         up: how the decoder doubles its map: ``"upconv"`` learns it (2x2, stride 2); the others interpolate and halve
@@ -92,9 +92,21 @@ class UNet(Model):
             raise UsageError(f"unet: width is {width} and depth is {depth}; expected 1 or more")
         if border_weight and "cross-entropy" not in loss:
             raise UsageError(f"unet: border_weight needs the loss term cross-entropy; loss has {', '.join(loss)}")
-        self.in_channels = in_channels
+        if in_channels == 1 and self.input.channels not in (1, 3):
+            raise UsageError(
+                f"unet: in_channels is 1, the luma of RGB images, and input.channels is {self.input.channels}; leave "
+                "it out"
+            )
+        self.luma = in_channels == 1 and self.input.channels == 3
         self.network = Network(
-            in_channels, len(self.classes), width, depth, padding=padding, norm=norm, dropout=dropout, up=up
+            1 if self.luma else self.input.channels,
+            len(self.classes),
+            width,
+            depth,
+            padding=padding,
+            norm=norm,
+            dropout=dropout,
+            up=up,
         )
         self.border_weight, self.w0, self.sigma = border_weight, w0, sigma
         self.loss = SegmentationLoss(loss, len(self.classes), class_weights)
@@ -122,7 +134,7 @@ class UNet(Model):
     def extended(self, batch: Batch) -> Tensor:
         """The batch's pixels, each image continued by mirroring to a size whose map covers the canvas."""
         pixels = self.pixels(batch)
-        if self.in_channels == 1:
+        if self.luma:
             pixels = (pixels * pixels.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
         height, width = batch.images.shape[-2:]
         size = self.network.input_length(height), self.network.input_length(width)
