@@ -6,7 +6,10 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 import scenewise
 from scenewise.catalog import SYSTEMS
@@ -77,6 +80,28 @@ def test_the_oldest_python_reads_every_file():
     assert len(files) > 100
     for path in files:
         ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, int(oldest[1])))
+
+
+def test_every_library_that_is_imported_is_declared():
+    """As dependency or as an optional one: elsewhere nothing else is installed."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = sum(
+        (v for k, v in project["optional-dependencies"].items() if k not in ("test", "dev")), project["dependencies"]
+    )
+    declared = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in lines}
+    homes = metadata.packages_distributions()
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found |= {str(module).split(".")[0]: path.relative_to(SOURCE) for module in modules}
+    libraries = found.keys() - sys.stdlib_module_names - {"scenewise"}
+    assert {"torch", "yaml", "PIL"} <= libraries
+    for library in libraries:
+        homes_of = {re.sub(r"[-_.]+", "-", home).lower() for home in homes.get(library, [library])}
+        assert homes_of & declared, f"{found[library]} imports {library}, which pyproject.toml does not declare"
 
 
 def test_every_room_is_listed():
