@@ -270,7 +270,7 @@ def train_part(name: str, images: list[Tensor], side: int, rounds: int) -> None:
     expected, found = step(theirs, losses_theirs), step(ours, losses_ours)
     for key, value in found.items():
         other = expected[LOSSES[key]]
-        share = 1e-3 if key in ("objectness", "rpn_box") else 0.05  # rounding orders near-equal proposals, of which some are drawn
+        share = 1e-3 if key in ("objectness", "rpn_box") else 0.05  # see the head of this file
         assert abs(value - other) <= share * max(abs(other), 1e-2), f"{key} is {value}; torchvision's is {other}"
     runs = {
         "torchvision fp32": lambda: step(theirs, losses_theirs),
