@@ -8,8 +8,11 @@ import torch
 from scenewise.catalog import build
 from scenewise.engine.predict import Predictor, predict
 from scenewise.errors import UsageError
+from scenewise.metrics.coco import CocoMetrics
 from scenewise.ops.boxes import box_ioa, box_iou
 from scenewise.ops.matching import BELOW, BETWEEN
+from tests.systems import small as rows
+from tests.systems.detection.learning import SHAPES, learned
 from tests.systems.options import scenes_batch, small, trains_and_predicts
 from tests.systems.torchvision_twins import assert_same_detections, both_losses, photographs, reference, twin
 
@@ -256,3 +259,11 @@ def test_errors():
         small("faster-rcnn", anchors={"sizes": [[32], [64]]})
     with pytest.raises(UsageError, match="loss_weights has 'boxes'; did you mean 'box'"):
         small("faster-rcnn", loss_weights={"boxes": 1.0})
+
+
+def test_it_learns_to_find_figures():
+    """Measured when this was written: 0.97."""
+    options = rows.SMALL["faster-rcnn"] | {"features": {"channels": 16, "frozen_norm": False}}
+    before, after = learned("faster-rcnn", CocoMetrics(SHAPES, ("box",)), 120, **options)
+    assert before["box"]["AP50"] < 0.05
+    assert after["box"]["AP50"] > 0.5

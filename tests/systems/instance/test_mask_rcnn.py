@@ -10,8 +10,11 @@ import torch
 from scenewise.catalog import build
 from scenewise.engine.predict import Predictor, predict
 from scenewise.errors import UsageError
+from scenewise.metrics.coco import CocoMetrics
 from scenewise.systems.instance.mask_rcnn import MaskSpec, boundary_loss, suppress_masks
 from scenewise.types import Output
+from tests.systems import small as rows
+from tests.systems.detection.learning import SHAPES, learned
 from tests.systems.options import SCENES, scenes_batch, small, trains_and_predicts
 from tests.systems.torchvision_twins import assert_same_detections, both_losses, photographs, reference, twin
 
@@ -219,3 +222,12 @@ def test_errors():
         UsageError, match=r"loss_weights has 'boundary'; .*known: objectness, rpn_box, class, box, mask$"
     ):
         small("mask-rcnn", loss_weights={"boundary": 2.0})  # it is no term of a model that learns none
+
+
+def test_it_learns_the_masks_of_figures():
+    """A triangle fills half of its box: a mask as large as the box is not within an IoU of 0.75. Measured when this was
+    written: 0.69."""
+    options = rows.SMALL["mask-rcnn"] | {"features": {"channels": 16, "frozen_norm": False}}
+    before, after = learned("mask-rcnn", CocoMetrics(SHAPES, ("box", "mask")), 120, **options)
+    assert before["mask"]["AP75"] < 0.05
+    assert after["mask"]["AP75"] > 0.35
