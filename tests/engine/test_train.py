@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ import yaml
 from scenewise.catalog import build
 from scenewise.engine import loop as training
 from scenewise.engine.players import Average
+from scenewise.engine.state import load_state, save_state
 from scenewise.engine.train import train
-from scenewise.errors import TrainingError, UsageError
+from scenewise.errors import CheckpointError, TrainingError, UsageError
 from scenewise.files.tensors import read_tensors
 from scenewise.weights.checkpoint import read_header
 from scenewise.weights.load import load
@@ -344,3 +346,18 @@ def test_a_network_beyond_the_machines_memory_is_refused_with_its_size(tmp_path,
     with pytest.raises(UsageError, match=message):
         train(tiny_recipe(), quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_training_state_is_refused(tmp_path):
+    """Wherever a bit is flipped."""
+    model = torch.nn.Linear(3, 2)
+    optimizers = {"": torch.optim.AdamW(model.parameters())}
+    path = tmp_path / "state.safetensors"
+    save_state(path, model, None, optimizers, {"step": 3, "players": {"": {}}})
+    whole = path.read_bytes()
+    assert load_state(path, model, optimizers)[1]["step"] == 3
+    word = whole.find(b'"checksum"')  # without the word itself a file is as one of an earlier version
+    for place in (at for at in range(0, len(whole), 5) if not word <= at < word + 10):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match="^" + re.escape(str(path))):
+            load_state(path, model, optimizers)

@@ -41,25 +41,25 @@ def load_state(
     """Fill ``model`` and ``optimizers`` from ``path``; return the weights' average, if there is one, and the progress.
 
     Raises:
-        CheckpointError: the file is missing, cut short, or of another model or other players.
+        CheckpointError: the file is missing, cut short, damaged, or of another model or other players.
     """
-    metadata = read_metadata(path)
-    if "progress" not in metadata:
-        raise CheckpointError(f"{path}: not a training state")
-    progress = json.loads(metadata["progress"])
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    try:
+        progress, plain = json.loads(metadata["progress"]), json.loads(metadata["optimizer"])
+    except (KeyError, ValueError):
+        raise CheckpointError(f"{path}: not a training state") from None
     if set(progress.get("players", {})) != set(optimizers):
         raise CheckpointError(f"{path}: a training state of other players than this system has")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-    for key, value in read_tensors(path).items():
+    for key, value in tensors.items():
         part, _, rest = key.partition("/")
-        parts[part][rest] = value
+        parts.setdefault(part, {})[rest] = value
     try:
         model.load_state_dict(parts["model"])
     except RuntimeError as error:
         raise CheckpointError(
             f"{path}: a training state of another model ({str(error).splitlines()[1].strip()})"
         ) from None
-    plain = json.loads(metadata["optimizer"])
     for player, optimizer in optimizers.items():
         state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in plain.get(player, {}).items()}
         for key, value in parts["optimizer"].items():

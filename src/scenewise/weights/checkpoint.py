@@ -73,7 +73,8 @@ def load_checkpoint(path: str | Path) -> Model:
         CheckpointError: the file is missing, cut short, not a scenewise checkpoint, or does not fit; says which.
     """
     header = read_header(path)
-    model, tensors = _build(header, path), read_tensors(path)
+    tensors = read_tensors(path)  # first of all: what is damaged may describe another model
+    model = _build(header, path)
     if header["format"] in FORMER:
         tensors = todays_tensors(header["system"], tensors)
     fill(model, tensors, str(path))
