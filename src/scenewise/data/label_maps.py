@@ -192,7 +192,10 @@ class LabelMapDataSet(DataSet):
         count, kinds = int(wrong.sum()), np.unique(values[wrong]).tolist()
         if count > 1:
             found += f", and {count - 1:,} more are wrong" + (f", of values {ranges(kinds)}" if len(kinds) > 1 else "")
-        return DataError(f"{path}: {found}; expected {describe_table(self.table)}")
+        count = len(self.classes)
+        from_1 = kinds == [count] and not (values == 0).any() and self.class_ids == tuple(range(count))
+        hint = ". Are labels counted from 1? Then take 1 from each" if from_1 else ""
+        return DataError(f"{path}: {found}; expected {describe_table(self.table)}{hint}")
 
     def examine(self, index: int) -> Examined:
         """Record ``index`` with all that is wrong with its two files."""

@@ -287,7 +287,7 @@ def test_two_label_maps_an_image_are_refused(tmp_path):
     for key in "ab":
         label(tmp_path / "labels" / f"{key}_mask.png")
         label(tmp_path / "labels" / f"{key}_color.png")
-    with pytest.raises(DataError, match=r"two label maps each, .*a_(color|mask) and a_(mask|color); expected one"):
+    with pytest.raises(DataError, match=r"in two ways, such as a_(color|mask) and a_(mask|color); expected one"):
         open_data(source)
 
 
@@ -318,3 +318,11 @@ def test_val_and_valid_are_one_split(tmp_path):
     for split in ("train", "valid"):
         label(tmp_path / "labels" / split / "a.png")
     assert len(open_data(source, "val")) == 1
+
+
+def test_labels_counted_from_1_are_named_as_such(tmp_path):
+    source = write_masks(tmp_path, None)
+    for key in "ab":
+        label(tmp_path / "labels" / f"{key}.png", VALUES + 1)
+    with pytest.raises(DataError, match=r"a\.png: pixel .* has value 3.*0 to 2 .*\. Are labels counted from 1\?"):
+        open_data(source)[0]

@@ -202,7 +202,10 @@ def _affix(
     ranked = counts.most_common(2)
     if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
         example = [f"{before}{tried[0][1]}{after}" for (before, after), _ in ranked]
-        raise DataError(f"{labels}: images have two label maps each, such as {' and '.join(example)}; expected one")
+        raise DataError(
+            f"{labels}: names of label maps have more than their images' in two ways, such as {' and '.join(example)}; "
+            "expected one"
+        )
     return ranked[0][0] if ranked else ("", "")
 
 
