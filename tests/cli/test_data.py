@@ -153,3 +153,9 @@ def test_show_of_boxes_draws_their_labels(run, tmp_path):
     assert not left.any()
     assert right.any(1).sum() > 60  # rows: half of the height of 120 pixels
     assert right.any(0).sum() > 80
+
+
+def test_counts_of_one(run, tmp_path):
+    write_boxes(tmp_path, [[CAT]])
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert run("data", "check", tmp_path)[1].splitlines()[0] == f"{tmp_path}: 1 class, 1 image (train 1)"

@@ -89,7 +89,8 @@ def _show_content(report: DataReport) -> None:
 
     total = sum(report.splits.values())
     parts = ", ".join(f"{name} {count:,}" for name, count in report.splits.items())
-    print(f"{report.source}: {len(report.class_images)} classes, {total:,} images{f' ({parts})' if parts else ''}")
+    counts = f"{_counted(len(report.class_images), 'class')}, {_counted(total, 'image')}"
+    print(f"{report.source}: {counts}{f' ({parts})' if parts else ''}")
     if report.sizes:
         print(f"sizes (width x height): {_sizes(report)}")
     if report.class_images:
@@ -139,7 +140,7 @@ def _show_problems(report: DataReport) -> None:
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 # ---- show

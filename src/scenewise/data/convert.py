@@ -267,7 +267,7 @@ def _read_back(cls: type[Writer], written: Path, split: str, images: int, whole:
         same = len(data) == images and data.classes == whole.classes
         wrong = "" if same else f"{counted(len(data), 'image')} and the classes {', '.join(data.classes)} are read"
     except DataError as error:
-        wrong = str(error)
+        wrong = str(error).replace(str(written), str(folder))
     if wrong:
         raise DataError(
             f"{folder}: split {split} of {counted(images, 'image')} was written, and is not read back: {wrong}. "

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scenewise import convert_data, open_data
+from scenewise import convert_data, open_data, split_data
 from scenewise.data.writers.table import WRITERS
 from scenewise.errors import DataError, UsageError
 from tests.data.twins import write_voc
@@ -212,6 +212,25 @@ def test_names_that_lists_would_cut_off(tmp_path):
     done = convert_data(source, f"voc:{tmp_path / 'out'}")
     data = open_data(done.target)
     assert [data.image_id(i) for i in range(2)] == ["cat 1", "dog -1"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+@pytest.mark.parametrize("name", [" cat.png", "back\\slash.png", "two\nlines.png", "tab\tulator.png"])
+def test_names_that_no_list_holds_are_refused(name, tmp_path):
+    source = write_coco(tmp_path / "in", (name,))
+    with pytest.raises(UsageError, match="VOC's lists can't hold this name; rename the file"):
+        convert_data(source, f"voc:{tmp_path / 'out'}")
+    convert_data(source, f"coco:{tmp_path / 'coco'}")
+
+
+def test_what_is_not_read_back_is_not_kept(tmp_path):
+    """The reader of YOLO looks for a misspelt ``train``; the message names no temporary folder."""
+    source = "scenes:count=2,size=48x64,fields=boxes"
+    with pytest.raises(DataError, match="was written, and is not read back") as caught:
+        split_data(source, f"yolo:{tmp_path / 'out'}", parts={"tr-ain": 1, "val": 1}, stratify=True, lossy=True)
+    assert str(tmp_path / "out" / "data.yaml") in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_keypoints_in_other_files_are_said(shared_data, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 from scenewise.data.writers.base import Record, Writer, short
 from scenewise.errors import UsageError
 
-LIST_TRAP = re.compile(r"\s-?[01]$|^[\"'\s]|[\"'\s]$")  # what readers of lists cut off
+LIST_TRAP = re.compile(r"\s-?[01]$|^[\"'\s]|[\"'\s]$|\\")  # what readers of lists cut off or change
 
 
 class VOCWriter(Writer):
