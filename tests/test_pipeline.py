@@ -76,6 +76,19 @@ def test_the_first_models_own_size_changes_nothing_where_points_are():
     torch.testing.assert_close(found.keypoints, torch.tensor([TALL, FLAT]))
 
 
+def test_images_of_five_channels(tmp_path):
+    bands = {"channels": 5, "mean": (0.0,) * 5, "std": (1.0,) * 5}
+    first, second = Blobs(input=InputSpec(**bands)), Reddest(input=InputSpec(**bands, scale=2.0))
+    save_checkpoint(Pipeline(first, second, enlarge=2.0), tmp_path / "five.safetensors")
+    model = load(tmp_path / "five.safetensors")
+    assert (model.input.channels, model.input.bits) == (5, 8)
+    found = predict(model, torch.cat([picture(), torch.zeros(2, 40, 60)]))
+    torch.testing.assert_close(found.keypoints, torch.tensor([TALL, FLAT]))
+    wrong(first, Reddest(), "the first model takes images of 5 channels, the second of 3; expected the same")
+    deep = Reddest(input=InputSpec(**PLAIN, bits=16))
+    wrong(Blobs(), deep, "the first model takes images of 8 bits, the second of 16")
+
+
 def test_masks_of_crops_arrive_at_their_place_in_the_image():
     found = predict(Pipeline(Blobs(), Reddest(masks=True), enlarge=3.0), picture())
     assert found.masks.shape == (2, 40, 60)
@@ -503,7 +516,7 @@ def test_a_list_of_models_in_a_file(both, tmp_path, monkeypatch):
         ("pipeline: [{model: nuclei, score: 1}, blood-cells]", r"pipeline\[0\] has 'score'; options stand beside"),
         ("pipeline: [blood-cells, nuclei]", r"pipeline\[1\]: pipeline: the second model .* fills boxes"),
         ("pipeline: [blood-cells, {model: blood-cells, enlrge: 2}]", r"pipeline\[1\]: .*did you mean 'enlarge'"),
-        ("pipeline: [blood-cells, {model: nuclei, first: a}]", r"pipeline\[1\]: 'first' is no option"),
+        ("pipeline: [blood-cells, {model: nuclei, first: a}]", r"pipeline\[1\]: 'first' is not an option"),
         ("pipeline: [blood-cells, {model: nuclei, 3: a}]", r"pipeline\[1\]: .* has no option '3'"),
         (
             "pipeline: [blood-cells, {model: nuclei, enlarge: true}]",

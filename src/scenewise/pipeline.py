@@ -12,7 +12,7 @@ network, it is fed the image itself and those, and the result is its own.
 A pipeline is a :class:`~scenewise.model.Model`: it is loaded, saved, evaluated and drawn like any other. Its models are
 trained one by one. The first may be a pipeline itself, so that three and more models stand in a row.
 
-Shapes: K instances of an image, H x W pixels of an image, h x w pixels of a crop.
+Shapes: K instances of an image, C channels, H x W pixels of an image, h x w pixels of a crop.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from scenewise.fields.table import (
 from scenewise.model import Model
 from scenewise.ops.resize import fit
 from scenewise.ops.views import View
-from scenewise.types import OF_CLASSES, Batch, Count, Interface, Output, Positive, Share
+from scenewise.types import OF_CLASSES, Batch, Count, InputSpec, Interface, Output, Positive, Share
 
 Joined = Literal["product", "first", "second"]
 ROUNDING = 1e-3  # pixels; a crop's side that reaches no farther into the next pixel ends before it
@@ -105,7 +105,7 @@ class Pipeline(Model):
     ) -> None:
         _check_models(first, second)
         namer = second if "labels" in second.fills or second.takes else first
-        super().__init__(namer.classes)
+        super().__init__(namer.classes, InputSpec(channels=first.input.channels, bits=first.input.bits))
         self.first, self.second = first, second
         self.skeleton = second.skeleton if "keypoints" in second.fills or second.takes else first.skeleton
         self.info = {key: namer.info[key] for key in OF_LABELS if key in namer.info}
@@ -269,7 +269,7 @@ class Pipeline(Model):
 
 
 class Crop(NamedTuple):
-    """A part of an ``image`` [3,H,W] of whole pixels, from row ``top`` and column ``left`` on; it may reach beyond the
+    """A part of an ``image`` [C,H,W] of whole pixels, from row ``top`` and column ``left`` on; it may reach beyond the
     image."""
 
     image: Tensor
@@ -298,7 +298,7 @@ class Crop(NamedTuple):
         return cls(image, top, left, bottom - top, right - left)
 
     def pixels(self, fill: Sequence[float]) -> Tensor:
-        """The crop [3,h,w]; beyond the image, the colour ``fill``."""
+        """The crop [C,h,w]; beyond the image, the colour ``fill``."""
         height, width = self.image.shape[-2:]
         y1, x1 = max(0, self.top), max(0, self.left)
         y2, x2 = min(height, self.top + self.height), min(width, self.left + self.width)
@@ -345,6 +345,12 @@ def _check_models(first: Model, second: Model) -> None:
     for name, model in (("first", first), ("second", second)):
         if not isinstance(model, Model):
             raise UsageError(f"pipeline: {name} is {model!r}; expected a model, such as scenewise.load gives")
+    for name in ("channels", "bits"):
+        one, other = getattr(first.input, name), getattr(second.input, name)
+        if one != other:
+            raise UsageError(
+                f"pipeline: the first model takes images of {one} {name}, the second of {other}; expected the same"
+            )
     if "boxes" not in first.fills:
         raise UsageError(
             f"pipeline: the first model ({_told(first)}) finds no boxes; expected one that does, as a detector"

@@ -230,7 +230,7 @@ def test_objects_are_written_as_coco_results(run, detector, photos, tmp_path):
 def test_results_need_a_model_that_finds_objects(run, checkpoint, tmp_path):
     status, _, err = run("evaluate", checkpoint, "--data", SCENES, "--results", tmp_path / "results.json")
     assert status == 2
-    assert "COCO results hold objects" in err
+    assert "COCO results contain classified objects" in err
 
 
 def test_evaluate_refuses_other_classes(run, checkpoint, tmp_path):

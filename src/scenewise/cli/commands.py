@@ -153,10 +153,8 @@ def predict(
     loaded = load_model(model, weights_file, skeleton)
     words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
     further = _opened_inputs(inputs_of(loaded, input, proposals), list(names))
-    predictor = Predictor(
-        loaded, precision=precision, procedures=procedures_of(loaded, words), device=device_of(device)
-    )
-    options = _look(loaded)
+    procedures = procedures_of(loaded, words)
+    predictor = Predictor(loaded, precision=precision, procedures=procedures, device=device_of(device))
     found: dict[str, tuple[dict[str, Any], list[str]]] = {}
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
     with bar("predict", len(names)) as advance:
@@ -166,13 +164,12 @@ def predict(
                 given = {key: [file[their_names[path]]] for key, (file, their_names) in further.items()}
                 prediction = predictor([image], inputs=given)[0].above(score)
                 prediction.source = source
-                record = prediction.save(out, name, image=shown_bands(image), **options)
+                record = prediction.save(out, name, image=shown_bands(image), **_look(loaded))
             except (DataError, UsageError) as error:  # one bad file does not lose the others
                 complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
             else:
-                places = {"picture": str(record.with_suffix(".png")), "json": str(record)}
-                facts_of_it = {**places, "size": list(prediction.size), **facts(prediction)}
-                found[str(path)] = facts_of_it, summary(prediction)
+                its = {"picture": str(record.with_suffix(".png")), "json": str(record), "size": list(prediction.size)}
+                found[str(path)] = {**its, **facts(prediction)}, summary(prediction)
                 if objects is not None:
                     objects.add(prediction, name)
             advance(1)
