@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 
 from scenewise.catalog import build
 from scenewise.data.transforms.by_name import build_transforms
 from scenewise.engine.players import make_optimizer
-from scenewise.errors import UsageError
+from scenewise.errors import ScenewiseError, UsageError
 from scenewise.recipe import Recipe, ScheduleSettings, load_recipe, parse_overrides
+from tests.data.fuzz import OPERATIONS, mutate
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
 MINIMAL = {"model": {"system": "unet"}, "data": {"train": "scenes:"}}
@@ -237,3 +239,34 @@ def test_paths_are_looked_up_beside_the_recipe_and_then_in_the_working_folder(tm
     assert (
         load_recipe({"model": {"system": "unet"}, "data": {"train": "scenes:count=4"}}).data.train == "scenes:count=4"
     )
+
+
+FULL = b"""\
+model: {system: unet, width: 8, depth: 2, dropout: 0.1, loss: {cross-entropy: 1.0, focal: {weight: 0.5, gamma: 3}},
+        input: {short_side: 64, mean: [0.5, 0.5, 0.5]}}
+data: {train: "scenes:count=4", val_split: null, workers: 0, class_weights: median}
+transforms: [RandomHorizontalFlip, {ColorJitter: {brightness: 0.4}}]
+optimizer: {name: sgd, lr: 1e-2, groups: {network: 0.1}}
+schedule: {name: step, milestones: [3, 5], gamma: 0.1}
+trainer: {epochs: 3, batch_size: 2, ema: 0.9, half: false, name: run}
+about: &text a run
+init: [a, b]
+stages: [{trainer: {epochs: 2}}, {schedule: {name: constant}}]
+"""
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
+@given(OPERATIONS)
+def test_mutated_recipes(tmp_path_factory, operations):
+    """Whatever a recipe holds, it is read, and comes back as it was written; or it is refused in one short line."""
+    path = tmp_path_factory.getbasetemp() / "mutated.yaml"
+    path.write_bytes(mutate(FULL, operations))
+    try:
+        recipe = load_recipe(path)
+        path.write_text(recipe.to_yaml(), encoding="utf-8")
+        assert load_recipe(path) == recipe
+        message = ""
+    except ScenewiseError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert len(message) < 2500
