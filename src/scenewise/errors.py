@@ -3,6 +3,7 @@
 ScenewiseError              anything that a user can cause and mend; the command prints it without a traceback
 ├── UsageError              an argument, option or recipe entry that does not fit
 ├── DataError               a file or annotation of a data set that does not fit
+├── LoaderError             a process that loads samples ended
 ├── StorageError            a file can't be written, as where the disk is full
 ├── CheckpointError         a checkpoint or weights file that does not fit
 ├── TrainingError           training cannot go on, such as a loss that is not finite
@@ -27,6 +28,12 @@ class UsageError(ScenewiseError):
 
 class DataError(ScenewiseError):
     """A file or annotation of a data set does not fit."""
+
+
+class LoaderError(ScenewiseError):
+    """A process that loads samples was killed, or ended by itself, as where memory runs out."""
+
+    status = 1  # of the command: the machine failed
 
 
 class StorageError(ScenewiseError):

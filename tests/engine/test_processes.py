@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 import scenewise
+from scenewise.data.scenes.scenes import Scenes
 from scenewise.engine.train import train
-from scenewise.errors import DataError, TrainingError
+from scenewise.errors import DataError, LoaderError, TrainingError
 
 RECIPE = {
     "model": {"system": "unet", "width": 4, "depth": 2, "padding": "same"},
@@ -52,6 +53,45 @@ def test_a_killed_loader_is_one_error_and_the_run_goes_on(tmp_path):
     assert not torch.multiprocessing.active_children()
     again = train(resume=tmp_path / "run", transform=KillsItsLoader(tmp_path / "mark"), quiet=True)
     assert again.finished
+
+
+class Killed(Scenes):
+    """Scenes whose first loader process is killed."""
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__(Path("count=4,size=32,fields=semantic"), "val")
+        self.killer = KillsItsLoader(mark)
+
+    def __getitem__(self, index):
+        self.killer(None, None)
+        return super().__getitem__(index)
+
+
+def test_a_loader_that_is_killed_in_a_validation_is_one_error_too(tmp_path):
+    data = Killed(tmp_path / "mark")
+    given = recipe(tmp_path, workers=1)
+    with pytest.raises(TrainingError, match=r"a process that loads images ended: .*--resume") as caught:
+        train(given, validation=data, quiet=True)
+    assert caught.value.status == 1
+    assert not torch.multiprocessing.active_children()
+    assert train(resume=tmp_path / "run", validation=data, quiet=True).finished
+    (tmp_path / "mark").unlink()
+    model = scenewise.build("unet", data.classes, width=4, depth=2, padding="same")
+    with pytest.raises(LoaderError, match=r"ended: .*give fewer workers or a smaller batch$"):
+        scenewise.evaluate(model, data, workers=1)
+    assert not torch.multiprocessing.active_children()
+
+
+class Mistaken:
+    """A transform with a mistake that no user of scenewise made."""
+
+    def __call__(self, image, target):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_a_mistake_in_a_loader_is_not_taken_for_its_death(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(recipe(tmp_path, workers=1), transform=Mistaken(), quiet=True)
 
 
 def broken_masks(root: Path) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scenewise.data.base import DataSet
-from scenewise.errors import ScenewiseError
+from scenewise.errors import LoaderError, ScenewiseError
 from scenewise.fields.run_masks import know_run_masks
 from scenewise.fields.table import drop_lost, plain_target, take_inputs, with_companions
 from scenewise.types import Batch, Sample, Target
@@ -133,6 +134,34 @@ class Carrying(Dataset[Any]):
             return self.data.__getitems__(places)  # type: ignore[attr-defined]
         except ScenewiseError as error:
             return Carried(error)
+
+
+@contextmanager
+def deaths_named(setting: str) -> Iterator[None]:
+    """Have the death of a loader process inside be one error; ``setting`` is what their number is called.
+
+    DataLoader raises it as a RuntimeError, at any place of the code, for a signal tells of it.
+
+    Raises:
+        LoaderError: a process ended; the others were ended, too.
+    """
+    try:
+        yield
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and not DEATH.search(str(error)):
+            raise
+        for child in torch.multiprocessing.active_children():
+            if child.daemon:
+                child.kill()  # the others wait for a signal that they leave to their parent
+                child.join()
+        what = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
+        raise LoaderError(
+            f"a process that loads images ended: {what}. That happens when memory runs out: give fewer {setting} or a "
+            "smaller batch"
+        ) from None
+
+
+DEATH = re.compile(r"DataLoader worker \(pid")  # an error that a living one raised says "worker process"
 
 
 def raise_carried(result: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scenewise.data import DataSet, open_data
 from scenewise.data.inputs import with_inputs
-from scenewise.data.loader import Carrying, Collate, plain, raise_carried
+from scenewise.data.loader import Carrying, Collate, deaths_named, plain, raise_carried
 from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, check_inputs, predict_images
@@ -68,6 +68,7 @@ def evaluate(
         UsageError: the classes disagree, the data set has no truth for what the model fills, or the model takes no such
             input.
         DataError: a record of the data set is bad.
+        LoaderError: a process that loads samples ended, as where memory runs out.
     """
     check_loaders(workers, "workers")
     check_inputs(model.takes, inputs or {})
@@ -83,16 +84,17 @@ def evaluate(
             raise UsageError("results: COCO results contain classified objects, which this model does not return")
         written = CocoResults(getattr(opened, "class_ids", category_ids(model)), _image_numbers(opened))
     taking: list[Updated] = [*chosen] if written is None else [*chosen, written]
-    run_evaluation(
-        predictor.run,
-        model,
-        Subset(opened),
-        taking,
-        device=predictor.device,
-        batch_size=8 if predictor.device.type == "cuda" else 1,
-        workers=workers,
-        tick=tick,
-    )
+    with deaths_named("workers"):
+        run_evaluation(
+            predictor.run,
+            model,
+            Subset(opened),
+            taking,
+            device=predictor.device,
+            batch_size=8 if predictor.device.type == "cuda" else 1,
+            workers=workers,
+            tick=tick,
+        )
     if written is not None:
         written.write(results)  # type: ignore[arg-type]
     return scores_of(chosen)

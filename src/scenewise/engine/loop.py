@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scenewise.data import describe_repairs
-from scenewise.data.loader import Batches, Epochs, Transform, mix_seed, training_batches
+from scenewise.data.loader import Batches, Epochs, Transform, deaths_named, mix_seed, training_batches
 from scenewise.engine.building import (
     InHand,
     build_model,
@@ -35,7 +35,7 @@ from scenewise.engine.players import Average, Player, check_terms, decays_of, fr
 from scenewise.engine.progress import Progress
 from scenewise.engine.run import Run
 from scenewise.engine.state import load_state, save_state
-from scenewise.errors import StorageError, TrainingError, UsageError
+from scenewise.errors import LoaderError, StorageError, TrainingError, UsageError
 from scenewise.losses.normalize import own_counts
 from scenewise.metrics.base import Metric
 from scenewise.metrics.table import scores_of, smaller_is_better
@@ -111,14 +111,13 @@ class Loop:
     def run(self) -> Run:
         """Train to the end, or until the user stops it."""
         finished = True
-        with _Stop() as stop, self.progress, self._said_if_the_disk_is_full():
+        with _Stop() as stop, self.progress, self._said_if_the_disk_is_full(), self._kept_if_a_loader_dies():
             ended = self.settings.patience is not None and self.waited >= self.settings.patience
             if self.pending:
                 ended = self._finish_epoch(self.step // self.steps_per_epoch - 1)
             while self.step < self.total and not ended:
                 epoch = self.step // self.steps_per_epoch
-                with self._kept_if_a_loader_dies():
-                    stopping = self._train_epoch(epoch, stop)
+                stopping = self._train_epoch(epoch, stop)
                 if self.step < (epoch + 1) * self.steps_per_epoch:
                     self._save()
                 else:
@@ -279,19 +278,13 @@ class Loop:
     def _kept_if_a_loader_dies(self) -> Iterator[None]:
         """Save the state where a loader process was killed, and say how to go on."""
         try:
-            yield
-        except (RuntimeError, EOFError, ConnectionError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            for child in torch.multiprocessing.active_children():
-                child.kill()  # the others wait for a signal that they leave to their parent
-                child.join()
+            with deaths_named("data.workers"):
+                yield
+        except LoaderError as error:
             self._save()
-            what = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
             raise TrainingError(
-                f"step {self.step}: a process that loads images ended: {what}. That happens when memory runs out: give "
-                f"fewer data.workers or a smaller batch. The state of this step is saved; go on with: scenewise train "
-                f"--resume {self.folder}",
+                f"step {self.step}: {error}. The state of this step is saved; go on with: scenewise train --resume "
+                f"{self.folder}",
                 status=1,
             ) from None
 
