@@ -20,6 +20,7 @@ from scenewise.catalog import SYSTEMS, build, find, interface_of, name_of, optio
 from scenewise.engine.evaluate import choose_metrics, evaluate
 from scenewise.engine.players import parties_of
 from scenewise.engine.predict import Predictor, predict
+from scenewise.errors import UsageError
 from scenewise.fields.table import FIELDS, INPUTS, count, given, misfit
 from scenewise.model import Model
 from scenewise.results.prediction import Prediction
@@ -247,3 +248,20 @@ def test_its_options_are_documented(name):
 
 def test_every_system_has_its_row():
     assert SMALL.keys() == SYSTEMS.keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_any_number_of_channels(data, name):
+    """Where a model's input states five channels, it takes images of five and no others."""
+    torch.manual_seed(0)
+    arguments = SMALL[name] | {"input": {**SMALL[name].get("input", {}), "channels": 5}}
+    model = build(name, data.classes, **arguments)
+    batch = data.batch(*TRAINED)
+    with pytest.raises(UsageError, match="3 channels; the model takes 5"):
+        model.losses(batch)
+    batch.images = torch.cat([batch.images, batch.images[:, :2]], 1)
+    assert all(bool(term.isfinite()) for term in model.losses(batch).values())
+    model.eval()
+    model.finish([batch])
+    with torch.no_grad():
+        assert len(model.predict(batch)) == len(TRAINED)

@@ -4,14 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 import scenewise
 from scenewise.catalog import build
 from scenewise.data import open_data
+from scenewise.data.check import check_data
+from scenewise.draw.pages import as_rgb
+from scenewise.engine.augmented import Ensemble
+from scenewise.engine.seen import TrainingSamples
 from scenewise.errors import DataError, UsageError
 from scenewise.files.images import read_bands, shown_bands
+from scenewise.recipe import load_recipe
 from scenewise.types import Batch, InputSpec
 
 SIDE = 32
@@ -139,3 +145,34 @@ def test_specs_that_do_not_fit():
         scenewise.predict(model, torch.rand(3, 8, 8))
     with pytest.raises(UsageError, match=r"the images have 3 channels; the model takes 4"):
         model.predict(Batch.of([torch.rand(3, 8, 8)]))
+
+
+def test_deep_channels_side_by_side_are_checked_trained_on_and_drawn(tmp_path):
+    """They are in one TIFF as remote sensing writes it; the weights of classes are counted from them, too."""
+    source = write(tmp_path / "data", 5)
+    for path in (tmp_path / "data" / "images").iterdir():
+        pages = tifffile.imread(path).astype(np.uint16) * 200
+        tifffile.imwrite(path, pages.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig")
+    report = check_data(source)
+    assert report.ok
+    assert any("images have 5 channels; training takes input.channels: 5, and" in p.message for p in report.problems)
+    with pytest.raises(DataError, match=r"\.tif: has 5 channels; expected 3, .* state input\.channels: 5"):
+        scenewise.train(recipe(source, tmp_path / "refused"), quiet=True)
+    settings = recipe(source, tmp_path, input={"channels": 5, "bits": 16})
+    settings["data"]["class_weights"] = "median"
+    run = scenewise.train(settings, quiet=True)
+    assert run.best > 0.85
+    _, (image, _), seen = TrainingSamples(load_recipe(settings))[0]
+    assert image.shape == seen[0].shape == (5, SIDE, SIDE)
+    assert as_rgb(image).size == (SIDE, SIDE)
+    settings["transforms"] = [{"ColorJitter": {"brightness": 0.4}}]
+    settings["trainer"]["name"] = "other"
+    with pytest.raises(UsageError, match=r"transforms: .*5 channels \(input\.channels\), which transforms of colours"):
+        scenewise.train(settings, quiet=True)
+
+
+def test_models_that_see_other_images_are_no_ensemble():
+    small = {"width": 2, "depth": 1, "padding": "same"}
+    one, other = (build("unet", ["a"], **small, input={"channels": channels}) for channels in (3, 4))
+    with pytest.raises(UsageError, match=r"ensemble: the models' input\.channels disagree: 3 and 4"):
+        Ensemble((one, other))

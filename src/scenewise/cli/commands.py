@@ -145,7 +145,7 @@ def predict(
     """
     from scenewise.engine.predict import Predictor
     from scenewise.fields.table import facts, summary
-    from scenewise.files.images import as_image, shown_bands
+    from scenewise.files.images import as_image
     from scenewise.results.coco import CocoResults, category_ids
 
     names = dict(_outputs(images, out))
@@ -164,7 +164,7 @@ def predict(
                 given = {key: [file[their_names[path]]] for key, (file, their_names) in further.items()}
                 prediction = predictor([image], inputs=given)[0].above(score)
                 prediction.source = source
-                record = prediction.save(out, name, image=shown_bands(image), **_look(loaded))
+                record = prediction.save(out, name, image=image, **_look(loaded))
             except (DataError, UsageError) as error:  # one bad file does not lose the others
                 complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
             else:

@@ -20,7 +20,8 @@ from scenewise.data.label_maps import INVALID, LabelMapDataSet, saved_as_masks
 from scenewise.data.names import split_of
 from scenewise.data.recognise import describe
 from scenewise.errors import DataError
-from scenewise.types import IGNORE, Sample
+from scenewise.files.tiffs import tiff_layout
+from scenewise.types import IGNORE, InputSpec, Sample
 
 Counts = npt.NDArray[np.int64]
 FILED = (LabelMapDataSet, InstanceDataSet)  # whose images are files
@@ -160,7 +161,9 @@ def check_data(
     opened: list[DataSet] = []
     for split in splits:
         try:
-            opened.append(construct(reader, root, split, needs=needs))
+            data, told = _as_stored(construct(reader, root, split, needs=needs))
+            opened.append(data)
+            problems.extend(told)
         except DataError as error:
             problems.append(Problem.of(error))
     check = _Check(sum(len(data) for data in opened), progress)
@@ -181,6 +184,17 @@ def check_data(
         check.by_class(opened, check.images),
         dict(sorted(check.sizes.items(), key=lambda item: (-item[1], item[0]))),
     )
+
+
+def _as_stored(data: DataSet) -> tuple[DataSet, list[Problem]]:
+    """``data``, its images read with the channels that the first one has, and what training by them takes."""
+    layout = tiff_layout(data.image_path(0)) if isinstance(data, FILED) and len(data) else None
+    if layout is None or not layout.many:
+        return data, []
+    bits = ", and input.bits: 16 where all their bits are to be kept" if layout.deep else ""
+    message = f"images have {layout.channels} channels; training takes input.channels: {layout.channels}{bits}"
+    spec = InputSpec(channels=layout.channels, bits=16 if layout.deep else 8)
+    return data.seen_as(spec), [Problem(str(data.root), message, "suspicion")]
 
 
 @dataclass

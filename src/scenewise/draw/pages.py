@@ -14,7 +14,7 @@ from torch import Tensor
 from scenewise.draw.colors import Array
 from scenewise.draw.legends import INK, PAGE, Pen, shortened
 from scenewise.errors import UsageError
-from scenewise.files.images import as_image
+from scenewise.files.images import as_image, shown_bands
 
 ImageLike = str | Path | Image.Image | Array | Tensor
 
@@ -57,6 +57,8 @@ def as_rgb(image: ImageLike) -> Image.Image:
     """``image`` as a PIL image of mode RGB."""
     if isinstance(image, Image.Image) and image.mode == "RGB":
         return image
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] != 3:
+        image = shown_bands(image)
     pixels, _ = as_image(image)  # [3,H,W]
     if pixels.is_floating_point():
         pixels = (pixels * 255).round().to(torch.uint8)

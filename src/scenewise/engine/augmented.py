@@ -116,11 +116,16 @@ class Ensemble:
 
 
 def check_alike(models: Sequence[Model]) -> None:
-    """Raise a :class:`UsageError` unless all ``models`` have the same classes, in the same order."""
+    """Raise a :class:`UsageError` unless all ``models`` have the same classes, in the same order, and see
+    the same images."""
     for model in models[1:]:
         if model.classes != models[0].classes:
             first, other = ", ".join(models[0].classes), ", ".join(model.classes)
             raise UsageError(f"ensemble: the models' classes disagree: {first} and {other}")
+        for name in ("channels", "bits"):
+            one, another = getattr(models[0].input, name), getattr(model.input, name)
+            if one != another:
+                raise UsageError(f"ensemble: the models' input.{name} disagree: {one} and {another}")
 
 
 def _resized(image: Tensor, scale: float) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from scenewise.catalog import build, interface_of, options
+from scenewise.catalog import build, check_arguments, interface_of, options, with_classes
 from scenewise.data import DataSet, open_data
 from scenewise.data.formats import path_of
 from scenewise.data.inputs import with_inputs
@@ -93,6 +93,17 @@ def open_validation_data(recipe: Recipe) -> DataSet | None:
     return with_inputs(opened.only(needs), data.val_inputs)
 
 
+def _stated_input(recipe: Recipe) -> InputSpec:
+    """The input of the recipe's model; where it states none, one as systems have it by themselves."""
+    stated = recipe.arguments.get("input")
+    if stated is None:
+        return InputSpec()
+    checked: InputSpec = check_arguments(recipe.system, with_classes(recipe.system, ("any",), {"input": stated}))[
+        "input"
+    ]
+    return checked
+
+
 class InputThen:
     """First the model's own resizing, then the augmentation."""
 
@@ -103,7 +114,17 @@ class InputThen:
     def __call__(self, image: Any, target: Any) -> Any:
         """The sample as the model is fed it."""
         image, target = self.fit(image, target)
-        return (image, target) if self.augment is None else self.augment(image, target)
+        if self.augment is None:
+            return image, target
+        try:
+            return self.augment(image, target)
+        except TypeError as error:
+            if image.shape[0] == 3:
+                raise
+            raise UsageError(
+                f"transforms: {error}; the images have {image.shape[0]} channels (input.channels), which transforms of "
+                "colours don't take. Leave these out"
+            ) from None
 
 
 def training_transform(recipe: Recipe, spec: InputSpec, transform: Transform | None = None) -> InputThen:
@@ -127,7 +148,9 @@ def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_ha
 
             chosen = recipe.data.class_weights
             settings = {"mode": chosen} if isinstance(chosen, str) else chosen.model_dump()
-            arguments["class_weights"] = tuple(class_weights(count_classes(data), **settings).tolist())
+            arguments["class_weights"] = tuple(
+                class_weights(count_classes(data.seen_as(_stated_input(recipe))), **settings).tolist()
+            )
         _check_memory(recipe, data.classes, arguments)
         torch.manual_seed(mix_seed(recipe.trainer.seed))
         model = build(recipe.system, data.classes, **arguments)

@@ -28,6 +28,7 @@ class TrainingSamples:
         self.data: DataSet = open_training_data(recipe)
         without = {name: None for name in ("backbone_weights",) if name in options(recipe.system)}
         model = build(recipe.system, self.data.classes, **{**recipe.arguments, **without})
+        self.data = self.data.seen_as(model.input)
         settings = recipe.trainer
         transform = training_transform(recipe, model.input)
         self._set = TrainingSet(self.data, transform, settings.seed, model.needs, model.takes)

@@ -29,6 +29,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 
 from scenewise.errors import DataError, ScenewiseError, UsageError
+from scenewise.files.tiffs import TiffLayout, has_tifffile, read_tiff, tiff_layout
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile as Picture
@@ -72,26 +73,40 @@ def read_image(path: str | Path) -> Tensor:
         DataError: names the file: it is missing, empty, truncated, no image, has more than ``MAX_PIXELS`` pixels (which
             as its header states, before anything is decoded), or its pixels have no defined range (floating point).
     """
+    layout = tiff_layout(path)
+    if layout is not None and (layout.many or (layout.deep and has_tifffile())):
+        return _as_form(_tiff_bands(path, layout), str(path), 3, 8, DataError)
     with _opened(path) as picture:
         if (deep := _deep_colors(picture, path)) is not None:
             bands = _eight_bits(deep, str(path), DataError)
             return _chw(np.ascontiguousarray(bands[..., :3]))
         if picture.format == "TIFF" and (pages := int(getattr(picture, "n_frames", 1))) > 1:
             _warn_once("pages", f"{path}: has {pages} pages; the first is read. Other files may have several, too")
-        return _chw(_rgb(_upright(picture), str(path), DataError))
+        pixels = _rgb(_upright(picture), str(path), DataError)
+        if layout is not None and layout.deep and pixels.max() < 1 << (NARROW - 8):  # the high bytes alone
+            _warn_once(
+                "dark",
+                f"{path}: 16-bit colours whose values need {NARROW} bits or fewer, so that the picture is nearly "
+                "black; pip install 'scenewise[tiff]' has such files read by the range that they have",
+            )
+        return _chw(pixels)
 
 
 def read_bands(path: str | Path, channels: int, bits: Literal[8, 16] = 8) -> Tensor:
     """The image in ``path`` with its own channels, upright: uint8 [C,H,W]; of 16 ``bits`` float32 in 0..1, each value
     as a part of what its file can hold (65535 or 255).
 
-    A grey picture has one channel, RGB three, RGBA four, of which alpha is one; a TIFF of grey pages has one a page.
+    A grey picture has one channel, RGB three, RGBA four, of which alpha is one; a TIFF any number, side by side or, of
+    grey pages, one a page.
     Palettes are RGB. One channel of colours is their luma (ITU-R 601-2); three of a grey picture are equal, and three
     of RGBA are without alpha.
 
     Raises:
         DataError: as :func:`read_image`, or the file has another number of channels.
+        MissingExtraError: only tifffile reads it, which is not installed.
     """
+    if (layout := tiff_layout(path)) is not None and layout.beyond_pillow:
+        return _as_form(_tiff_bands(path, layout), str(path), channels, bits, DataError)
     with _opened(path) as picture:
         values = _bands(picture, path, channels)
     return _as_form(values, str(path), channels, bits, DataError)
@@ -106,8 +121,8 @@ def _as_form(
         values = np.repeat(values, 3, 2) if found == 1 else values[..., :3]
     elif found != channels:
         raise kind(
-            f"{name}: has {found} channel{'s' if found > 1 else ''}; expected {channels}, as input.channels says. A "
-            "TIFF of grey pages has one a page"
+            f"{name}: has {found} channel{'s' if found > 1 else ''}; expected {channels}, as input.channels says. For "
+            f"a model of such images state input.channels: {found}; a TIFF of grey pages has one a page"
         )
     if bits == 8:
         eight = values if values.dtype == np.uint8 else _eight_bits(values, name, kind)
@@ -117,6 +132,16 @@ def _as_form(
         raise kind(f"{name}: values from {low} to {high}; expected 16 bits, 0 to 65535")
     largest = 255 if values.dtype == np.uint8 else 65535
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)).astype(np.float32) / largest)
+
+
+def _tiff_bands(path: str | Path, layout: TiffLayout) -> npt.NDArray[Any]:
+    """The channels of a TIFF that Pillow does not keep, [H,W,C], upright."""
+    if layout.height * layout.width > MAX_PIXELS:
+        raise DataError(
+            f"{path}: its header says {layout.width:,} x {layout.height:,} pixels (width x height); "
+            f"expected at most {MAX_PIXELS:,} pixels in all. It may be a file made to exhaust the memory"
+        )
+    return TURNS_OF_ARRAYS.get(layout.orientation, TURNS_OF_ARRAYS[1])(read_tiff(path, layout))
 
 
 def _bands(picture: Picture, path: str | Path, channels: int) -> npt.NDArray[Any]:
@@ -160,12 +185,19 @@ def _deep_colors(picture: Picture, path: str | Path) -> npt.NDArray[np.uint16] |
     tile = picture.tile[0] if picture.format == "PNG" and picture.tile else None
     if tile is None or not str(tile[3]).endswith(";16B") or picture.mode not in ("RGB", "RGBA"):
         return None
-    from torchvision.io import ImageReadMode, decode_image
-
     raw = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
     picture.load()  # finds what is broken, and says so
-    turn = TURNS_OF_ARRAYS[_orientation(picture)]
-    return turn(decode_image(raw, mode=ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # versions of torchvision after 0.29 may go without
+        try:
+            from torchvision.io import ImageReadMode, decode_image
+
+            values = decode_image(raw, mode=ImageReadMode.UNCHANGED).numpy()
+        except ImportError:
+            raise DataError(
+                f"{path}: a PNG of 16-bit colours, which this torchvision does not read; save it as TIFF, or in 8 bits"
+            ) from None
+    return TURNS_OF_ARRAYS.get(_orientation(picture), TURNS_OF_ARRAYS[1])(values.transpose(1, 2, 0))
 
 
 def shown_bands(image: Tensor) -> Tensor:
@@ -179,6 +211,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: as :func:`read_image`, except for pixels that can't be decoded.
     """
+    if (layout := tiff_layout(path)) is not None and layout.beyond_pillow:
+        return layout.size
     with _opened(path, pixels=False) as picture:
         if picture.format == "TIFF":  # from the tags: Pillow 10 and later versions differ on whether `size` is upright
             tags = picture.tag_v2  # type: ignore[attr-defined]
