@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,18 +13,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--budget", action="store_true", help="say what each system costs, and what fifty more would")
+    parser.addoption("--budget", action="store_true", help="print what each system costs, and what fifty more would")
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--budget"):
         from scenewise.catalog import SYSTEMS
-        from tests.budget import lines
+        from tests.budget import Budget
 
-        reports = [r for found in terminalreporter.stats.values() for r in found if hasattr(r, "duration")]
-        terminalreporter.section("budget")
-        for line in lines(reports, len(SYSTEMS)):
-            terminalreporter.write_line(line)
+        config.pluginmanager.register(Budget(len(SYSTEMS)))
 
 
 @pytest.fixture(scope="session")
