@@ -167,6 +167,24 @@ def test_bad_records_that_are_left_out_are_said(tmp_path):
     assert line.startswith(f"split train: 1 bad record left out or mended, such as {path}: ")
 
 
+@pytest.mark.parametrize(("more", "lossy"), [(0.5, False), (3, True)])
+def test_a_box_other_than_that_of_the_mask_is_said(more, lossy, tmp_path):
+    """YOLO's polygons have no box beside them; what moves by a pixel at most is a note."""
+    outline = [4, 5, 14.25, 5, 14.25, 13.5 - more]
+    source = write_coco(tmp_path / "in", ("a.png",), segmentation=[outline])
+    target = f"yolo:{tmp_path / 'out'}"
+    if lossy:
+        with pytest.raises(UsageError, match="1 box other than the one around the mask by more than 1 pixel: yolo has"):
+            convert_data(source, target)
+    done = convert_data(source, target, lossy=lossy)
+    if lossy:
+        assert done.lost == ["1 box other than the one around the mask by more than 1 pixel: replaced by that"]
+    else:
+        assert "1 box other than the one around the mask: replaced by that, by 0.5 px at most" in done.notes
+    box = open_data(done.target, needs=frozenset({"masks"}))[0][1]["boxes"][0]
+    assert box.tolist() == pytest.approx([4, 5, 14.25, 13.5 - more], abs=1e-3)
+
+
 def test_background_has_to_be_said(tmp_path):
     with pytest.raises(UsageError, match=r"Give background \(--background\): the name of a class"):
         convert_data(SCENES, f"masks:{tmp_path / 'out'}", fields=frozenset({"masks"}), lossy=True)

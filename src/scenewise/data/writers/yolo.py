@@ -86,18 +86,18 @@ class YoloWriter(Writer):
         cut = np.clip(boxes, 0, [width, height, width, height])
         by = np.abs(boxes - cut).max(1, initial=0)
         if (by > 0).any():
-            self._moved("box{es} cut off at the image's border", by, record)
+            self._moved("box{es} beyond the image's border", "cut off there", by, record)
         return cut
 
-    def _moved(self, what: str, by: Float64, record: Record) -> None:
-        """Note, or count as a loss, what is moved by ``by`` [K] pixels."""
+    def _moved(self, what: str, outcome: str, by: Float64, record: Record) -> None:
+        """Note, or count as a loss, what is moved by ``by`` [K] pixels; ``outcome`` is what becomes of it."""
         far = by > ROUNDED
         if far.any():
             where = f"{record.split}, image {record.name}"
-            self.losses.lose(f"{what} by more than {ROUNDED:g} pixel", "as said", int(far.sum()), where)
+            self.losses.lose(f"{what} by more than {ROUNDED:g} pixel", outcome, int(far.sum()), where)
         near = (by > NEAR) & ~far
         if near.any():
-            self.losses.note(what, int(near.sum()), float(by[near].max()))
+            self.losses.note(f"{what}: {outcome}", int(near.sum()), float(by[near].max()))
 
     def _box(self, record: Record, box: Float64) -> list[float]:
         height, width = record.size
@@ -117,7 +117,7 @@ class YoloWriter(Writer):
             return None
         extent = np.concatenate([polygon.min(0), polygon.max(0)])
         by = np.abs(extent - record.boxes()[k]).max(keepdims=True)
-        self._moved("box{es} replaced by the one around the mask", by, record)
+        self._moved("box{es} other than the one around the mask", "replaced by that", by, record)
         return [float(value) for value in _parts(polygon, size).ravel()]
 
     def _polygon(self, record: Record, k: int) -> Float64 | None:
@@ -147,7 +147,7 @@ class YoloWriter(Writer):
         cut = np.clip(points, 0, size)
         by = np.where(seen > 0, np.abs(points - cut).max(1), 0)
         if (by > 0).any():
-            self._moved("keypoint{s} moved to the image's border", by, record)
+            self._moved("keypoint{s} beyond the image's border", "moved to it", by, record)
         parts = np.where(seen[:, None] > 0, cut / size, 0)
         return [float(value) for value in np.column_stack([parts, seen]).ravel()]
 
