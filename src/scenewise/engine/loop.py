@@ -41,8 +41,9 @@ from scenewise.metrics.base import Metric
 from scenewise.metrics.table import scores_of, smaller_is_better
 from scenewise.nn.arrange import arrange_for_training
 from scenewise.recipe import Recipe
-from scenewise.weights.checkpoint import save_checkpoint, transfer
+from scenewise.weights.checkpoint import save_checkpoint
 from scenewise.weights.load import load
+from scenewise.weights.transfer import transfer
 
 SAVE_SECONDS = 120.0  # between saved training states, where the recipe says nothing
 MAX_SKIPPED = 20  # steps in a row whose gradients may overflow before training stops
@@ -463,9 +464,12 @@ class Loop:
             return
         left: dict[str, str] = {}  # the last reason why a tensor stays as it was
         for i, source in enumerate(sources):
-            other = load(source, weights_file=self.recipe.init_weights_file)
-            lines = {line.split()[0]: line for line in transfer(self.model, other.state_dict(), source)}
-            left = {key: line for key, line in lines.items() if i == 0 or key in left}
+            done = transfer(self.model, load(source, weights_file=self.recipe.init_weights_file), source)
+            left = {key: line for key, line in done.left.items() if i == 0 or key in left}
+            if done.by_name and self.model.classes:
+                lists = (("carried by name", done.carried), ("new", done.new), ("not needed", done.dropped))
+                told = "; ".join(f"{what}: {_named(names)}" for what, names in lists if names)
+                self.progress.note(f"classes of {source}: {told}")
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
         names = ", ".join(sources)
@@ -493,6 +497,12 @@ class Loop:
         if self.log is not None:
             self.log.rewind(self.step, validated=not self.pending)
         self.progress.note(f"goes on from step {self.step} of {self.total}")
+
+
+def _named(names: Sequence[str], most: int = 10) -> str:
+    """The first of ``names``, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Stop:

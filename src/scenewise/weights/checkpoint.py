@@ -203,24 +203,3 @@ def fill(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
                 f"{source}: {key} has shape {list(tensors[key].shape)}; the model needs {list(value.shape)}"
             )
     model.load_state_dict(dict(tensors))
-
-
-def transfer(model: Model, tensors: Mapping[str, Tensor], source: str) -> list[str]:
-    """Start ``model`` with those of ``tensors`` that have the name and shape of one of its own.
-
-    Returns:
-        A line for each of the model's tensors that stays as it was: its name and why, such as a head of other classes.
-
-    Raises:
-        CheckpointError: none fits.
-    """
-    own = model.state_dict()
-    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise CheckpointError(f"{source}: none of its {len(tensors)} tensors fits a {type(model).__name__}")
-    model.load_state_dict(fitting, strict=False)
-    return [
-        f"{key} {list(value.shape)} ({f'there {list(tensors[key].shape)}' if key in tensors else 'not there'})"
-        for key, value in own.items()
-        if key not in fitting
-    ]
