@@ -250,3 +250,10 @@ def test_a_full_disk_is_named(model, saved):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ('{"a":' * 100_000, "is nested too deeply")])
+def test_a_header_that_is_no_json_is_refused(tmp_path, text, message):
+    write_tensors(tmp_path / "bad.safetensors", {"a": torch.zeros(1)}, {"scenewise": text})
+    with pytest.raises(CheckpointError, match=f"bad.safetensors: its scenewise header {message}"):
+        load(tmp_path / "bad.safetensors")

@@ -94,6 +94,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         header = json.loads(metadata["scenewise"])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its scenewise header is not JSON ({error})") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: its scenewise header is nested too deeply") from None
     if not isinstance(header, dict) or header.get("format") not in (*FORMER, FORMAT):
         found = header.get("format") if isinstance(header, dict) else header
         raise CheckpointError(f"{path}: header format {found!r}; this version of scenewise reads formats 1 to {FORMAT}")
