@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 
 from scenewise.data.base import DataSet
 from scenewise.model import Model
-from scenewise.types import Batch, InputSpec, Interface, Output, Sample, Target
+from scenewise.types import Batch, InputSpec, Interface, Output, Sample, Skeleton, Target
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 COLOURS = ("red", "green", "blue")
@@ -153,7 +153,7 @@ class Rectangles(DataSet):
     """Pictures of some coloured rectangles on black, of which the first has none."""
 
     fields = frozenset({"boxes", "labels"})
-    classes = COLOURS
+    classes: tuple[str, ...] = COLOURS
     split = "test"
 
     def __len__(self) -> int:
@@ -172,3 +172,26 @@ class Rectangles(DataSet):
         target: Target = {"image_id": self.image_id(index), "labels": labels}
         target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(40, 60))
         return tv_tensors.Image(image), target
+
+
+class Joints(Rectangles):
+    """Pictures of some blue rectangles, tall or square, each with a red and a green pixel: its joints."""
+
+    fields = frozenset({"boxes", "labels", "keypoints"})
+    classes = ("any", "other")
+    skeleton = Skeleton(("left_eye", "right_eye"), ((0, 1),))
+    points: tuple[tuple[int, int], tuple[int, int]] = ((2, 3), (7, 5))  # column and row of the joints in a box
+
+    def __getitem__(self, index: int) -> Sample:
+        _, target = super().__getitem__(index)
+        image = torch.zeros(3, 40, 60, dtype=torch.uint8)
+        boxes = target["boxes"].as_subclass(Tensor)
+        keypoints = torch.zeros(index, 2, 3)
+        for i, (x1, y1, x2, y2) in enumerate(boxes.long().tolist()):
+            image[2, y1:y2, x1:x2] = 128
+            for channel, (x, y) in enumerate(((2, 3), (7, 5))):
+                image[channel, y1 + y, x1 + x] = 255
+            for j, (x, y) in enumerate(self.points):
+                keypoints[i, j] = torch.tensor([x1 + x + 0.5, y1 + y + 0.5, 2])
+        width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
+        return tv_tensors.Image(image), target | {"labels": (height > width).long(), "keypoints": keypoints}

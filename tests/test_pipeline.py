@@ -25,7 +25,7 @@ from scenewise.pipeline import Crop
 from scenewise.types import Batch, Skeleton
 from scenewise.weights.checkpoint import read_header, save_checkpoint
 from scenewise.weights.load import load
-from tests.pipeline_toys import COLOURS, PLAIN, Blobs, Colours, Filling, Rectangles, Reddest, Twice
+from tests.pipeline_toys import COLOURS, PLAIN, Blobs, Colours, Filling, Joints, Rectangles, Reddest, Twice
 from tests.systems.small import SMALL
 
 REPO = Path(__file__).resolve().parents[1]
@@ -547,6 +547,20 @@ def test_it_is_measured_as_one():
     assert evaluate(Pipeline(Blobs(), blind), data)["box"]["AP"] < 0.5
     with pytest.raises(UsageError, match="the classes disagree"):
         evaluate(Blobs(), data)
+
+
+def test_joints_of_crops_are_measured_in_the_image():
+    """Each rectangle has a red and a green pixel; a pose network of crops finds them where the data set has them."""
+    data, poser = Joints(), Reddest()
+    poser.skeleton = data.skeleton
+    scores = evaluate(Pipeline(Blobs(("any", "other")), poser, enlarge=1.3), data)
+    assert scores["keypoints"]["AP"] == pytest.approx(1.0)
+    first, second = Joints.points
+    Joints.points = second, first
+    try:
+        assert evaluate(Pipeline(Blobs(("any", "other")), poser, enlarge=1.3), data)["keypoints"]["AP"] < 0.2
+    finally:
+        Joints.points = first, second
 
 
 def test_the_predictor_gives_the_models_numbers(both):
