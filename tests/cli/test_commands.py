@@ -298,6 +298,12 @@ def test_models_lists_systems_and_options(run):
     assert "output_stride: Literal[8, 16] = 16" in out
     status, out, _ = run("models", "deeplab-v3", "--json")
     assert json.loads(out)["needs"] == ["semantic"]
+    status, out, _ = run("models", "scenewise.pipeline:Pipeline")  # what it fills follows from its models
+    assert status == 0
+    assert "fills  depends on first, second" in out
+    assert "enlarge: float = 1.0" in out
+    status, out, _ = run("models", "scenewise.pipeline:Pipeline", "--json")
+    assert json.loads(out)["fills"] is None
 
 
 def test_version(run):

@@ -123,6 +123,11 @@ def test_tiles_and_views_do_what_they_do_in_python(run, models, photos, tmp_path
         (["--tiles", "24x32", "--overlap", "much"], "--overlap is 'much'; expected pixels, such as 192, or a share"),
         (["--tiles", "24x32", "--overlap", "24"], "tiles: overlap is 24; expected a share of the tile as 0.0 to below"),
         (["--tiles", "24x32", "--blend", "gauss"], "'gauss' is not one of 'mean', 'gaussian', 'crop'"),
+        (["--scales", ""], "--scales is ''; expected numbers with commas"),
+        (["--scales", "1,nan"], "scales is (1.0, nan); expected one or more positive numbers"),
+        (["--scales", "inf"], "scales is (inf,); expected one or more positive numbers"),
+        (["--scales", "-1"], "scales is (-1.0,); expected one or more positive numbers"),
+        (["--turns", ""], "--turns is ''; expected multiples of 90 degrees with commas"),
         (["--turns", "45"], "--turns is '45'; expected multiples of 90 degrees with commas"),
         (["--turns", "left"], "--turns is 'left'; expected multiples of 90 degrees with commas"),
         (["--skeleton", "coco"], "--skeleton is 'coco', and CHECKPOINT fills semantic_logits"),
@@ -139,6 +144,22 @@ def test_mistakes_are_named(run, models, photos, tmp_path, command, words, messa
     status, _, err = run(command, *(place if command == "predict" else data), *words)
     assert status == 2
     assert message.replace("CHECKPOINT", str(model)) in " ".join(err.split()).replace("│ ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tiles", "32x32"], "scenewise: tiles: maps of pixels can be joined, and this model fills "),
+        (["--flip", "--fuse", "max"], "--fuse is 'max'; it is for maps, and this model fills boxes, labels, scores"),
+        (["--flip", "--average", "logits"], "--average is 'logits'; it is for scores of classes at each pixel, and"),
+    ],
+)
+def test_what_means_nothing_for_objects_is_refused_before_any_image(run, models, photos, tmp_path, words, message):
+    model = models / "fast-rcnn.safetensors"
+    status, _, err = run("predict", photos, "--model", model, "--out", tmp_path / "out", *words)
+    assert status == 2
+    assert message in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
 
 
 # ---- further inputs

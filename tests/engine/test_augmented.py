@@ -346,3 +346,17 @@ def test_models_of_other_classes_are_refused():
     two = lambda batch: [Output(o.size, semantic_logits=o.semantic_logits[:2]) for o in model(batch)]  # noqa: E731
     with pytest.raises(UsageError, match="scores of 3 classes can't be fused with those of 2"):
         Ensemble((model, two))(images((5, 5)))
+
+
+def test_the_maximum_of_objects_is_refused():
+    def objects(batch):
+        return [Output(size, boxes=torch.zeros(0, 4), scores=torch.zeros(0)) for size in batch.sizes]
+
+    with pytest.raises(UsageError, match="the maximum is of maps, and this model fills scores, boxes"):
+        Augmented(fusion="max")(objects)(Batch.of([torch.rand(3, 6, 9)]))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(UsageError, match="expected one or more positive numbers"):
+        Augmented(scales=(1.0, scale))

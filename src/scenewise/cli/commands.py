@@ -451,9 +451,13 @@ def models(
         {"option": o.name, "takes": o.describe(), "default": None if o.required else o.default, "about": o.about}
         for o in options(name).values()
     ]
-    interface = interface_of(name, {})
     facts: dict[str, Any] = {"name": name, "task": system.task, "paper": system.paper}
-    facts |= {key: sorted(getattr(interface, key)) for key in ("needs", "fills", "takes")}
+    asked = [option.name for option in options(name).values() if option.required and option.name != "classes"]
+    if asked:  # only whoever builds it can tell
+        facts |= dict.fromkeys(("needs", "fills", "takes"), None if json else f"depends on {', '.join(asked)}")
+    else:
+        interface = interface_of(name, {})
+        facts |= {key: sorted(getattr(interface, key)) for key in ("needs", "fills", "takes")}
     if json:
         print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})
         return

@@ -174,13 +174,30 @@ def procedures_of(model: Model, words: Procedures) -> list[Any]:
     ):
         if value is not None and not with_it:
             raise UsageError(f"{option} is {value!r}; it goes with {needed}, which is not given")
+    _check_fused(model, words)
     found = [] if words.tiles is None else [_tiles(model, words.tiles, words)]
     return [*found, _views(model, words)] if of_views else found
 
 
-def _tiles(model: Model, tiles: str, words: Procedures) -> Any:
-    from scenewise.engine.tiles import Tiles
+def _check_fused(model: Model, words: Procedures) -> None:
+    """Raise a :class:`UsageError` where an option is about a kind of field that the model does not fill."""
+    from scenewise.fields.table import FIELDS
 
+    maps = [name for name in model.fills if FIELDS[name].fusion == "mean"]
+    scored = [name for name in model.fills if FIELDS[name].scored]
+    for option, value, about, found in (
+        ("--fuse", words.fuse, "maps", maps),
+        ("--average", words.average, "scores of classes at each pixel", scored),
+    ):
+        if value is not None and not found:
+            fills = ", ".join(sorted(model.fills))
+            raise UsageError(f"{option} is {value!r}; it is for {about}, and this model fills {fills}")
+
+
+def _tiles(model: Model, tiles: str, words: Procedures) -> Any:
+    from scenewise.engine.tiles import Tiles, check_maps
+
+    check_maps(sorted(model.fills))
     try:
         height, width = (int(part) for part in tiles.lower().split("x"))
     except ValueError:
@@ -202,7 +219,8 @@ def _tiles(model: Model, tiles: str, words: Procedures) -> Any:
 def _views(model: Model, words: Procedures) -> Any:
     from scenewise.engine.augmented import Augmented
 
-    scales, turns = words.scales or "1", words.turns or "0"
+    scales = "1" if words.scales is None else words.scales
+    turns = "0" if words.turns is None else words.turns
     try:
         factors = tuple(float(part) for part in scales.split(","))
     except ValueError:

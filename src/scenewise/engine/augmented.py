@@ -7,6 +7,7 @@ all views are united and suppress each other, as in He et al. (ResNet, CVPR 2016
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class Augmented:
     skeleton: Skeleton | None = None
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise UsageError(f"augmented: scales is {self.scales}; expected one or more positive numbers")
         if not self.quarter_turns:
             raise UsageError("augmented: quarter_turns is empty; expected at least one, such as 0")

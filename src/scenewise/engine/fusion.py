@@ -58,6 +58,8 @@ class Fusion:
             refused = [name for name in values if FIELDS[name].fusion == "refuse"]
             if refused:
                 raise UsageError(f"{self.what}: {refused[0]} can't be fused over several views or models")
+            if self.how == "max" and all(FIELDS[name].fusion != "mean" for name in values):
+                raise UsageError(f"{self.what}: the maximum is of maps, and this model fills {_listed(self._filled)}")
         if list(values) != self._filled:
             raise UsageError(f"{self.what}: one has {_listed(self._filled)}, another {_listed(list(values))}")
         for name, value in values.items():

@@ -7,6 +7,7 @@ mirrored beyond its borders and each tile answers for its centre alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,12 +120,17 @@ class Tiles:
         return torch.outer(*bells)
 
 
-def _maps(output: Output) -> dict[str, Tensor]:
-    """The fields of a tile's output, all of which must be maps that can be averaged."""
-    values = given(output)
-    for name in values:
+def check_maps(filled: Iterable[str]) -> None:
+    """Raise a :class:`UsageError` unless all of these fields are maps that can be joined of tiles."""
+    for name in filled:
         if FIELDS[name].fusion != "mean" or not FIELDS[name].dense:
             raise UsageError(f"tiles: maps of pixels can be joined, and this model fills {name}")
+
+
+def _maps(output: Output) -> dict[str, Tensor]:
+    """The fields of a tile's output."""
+    values = given(output)
+    check_maps(values)
     return values
 
 

@@ -62,6 +62,7 @@ class Field:
         depth: of two that are painted over the image, the one with the larger number lies on top.
         told_apart: whether instances that have it are given a colour each rather than that of their class.
         blank: the value of a pixel that is not known; None where every value is one that is known.
+        scored: whether it holds class scores, of which either logits or probabilities are fused over views.
     """
 
     name: ClassVar[str]
@@ -76,6 +77,7 @@ class Field:
     depth: ClassVar[int] = 0
     told_apart: ClassVar[bool] = False
     blank: ClassVar[float | None] = None
+    scored: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):

@@ -127,6 +127,7 @@ class SemanticLogits(Field):
     target = False
     shape = "CHW"
     fusion = "mean"
+    scored = True
     storage = "never"
 
     def restore(self, value: Tensor, old: Size, size: Size, done: Mapping[str, Tensor]) -> Tensor:
