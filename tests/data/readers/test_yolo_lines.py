@@ -202,3 +202,18 @@ def test_rectangles_and_other_quadrangles_are_polygons(tmp_path):
     assert "masks" in open_data(write(tmp_path / "a", [corners(0), corners(0, sides=(30, 30))])).fields
     quadrangles = ["0 0.1 0.1 0.9 0.2 0.6 0.8 0.2 0.5", "0 0.2 0.1 0.9 0.4 0.5 0.9 0.1 0.5", corners(20)]
     assert "masks" in open_data(write(tmp_path / "b", quadrangles)).fields
+
+
+# ---- what lines look like together
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("0 0.1 0.2 0.3 0.4\n0 0.6 0.7 0.9 0.95", r"are the four numbers x1, y1, x2, y2\? Expected the centre's"),
+        ("0 10 20 30 40\n0 50 60 30 20", r"Are these pixels\?"),
+    ],
+)
+def test_corners_and_pixels_are_suspected_where_boxes_leave_their_image(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message):
+        open_data(write(tmp_path, [lines] * 4))

@@ -97,6 +97,7 @@ class Yolo(InstanceDataSet):
     _counts: Int64  # [A], and how many numbers it has
     _overhang = SLACK
     _unit = ""
+    _like_corners = False  # whether all lines would do as corners in place of centres and sizes
 
     def __init__(
         self,
@@ -264,6 +265,11 @@ class Yolo(InstanceDataSet):
         yield from super().suspicions()
         if self._many_outside:
             message = "many boxes leave their image; expected parts of its width and height, 0 to 1. Are these pixels?"
+            if self._like_corners:
+                message = (
+                    "many boxes leave their image; are the four numbers x1, y1, x2, y2? Expected the centre's x and y, "
+                    "width, height: then write (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1"
+                )
             yield Problem(str(self.root), message, "suspicion")
         for name in self._same:
             message = f"splits {self.split} and {name} are the same images; what is measured on those says nothing"
@@ -271,6 +277,12 @@ class Yolo(InstanceDataSet):
         for images, labels in dict.fromkeys(self._folders):
             for name in without_image(Path(images), Path(labels)):
                 yield Problem(str(Path(labels) / name), f"a file of labels without its image in {images}")
+
+    def _box_faults(self, records: Records) -> Iterator[tuple[int, Fault]]:
+        """As for all readers; afterwards it is known whether all lines would do as corners, in parts of the image."""
+        yield from super()._box_faults(records)
+        sides, centers = np.diff(records.boxes.reshape(-1, 2, 2), axis=1)[:, 0], records.boxes.reshape(-1, 2, 2).mean(1)
+        self._like_corners = len(sides) > 0 and bool(((sides > centers) & (sides <= 1 + 1e-6)).all())
 
     # ---- samples
 
