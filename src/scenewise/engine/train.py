@@ -201,6 +201,7 @@ def _fabric(recipe: Recipe) -> Any:
     if settings.precision == "16" and on_cpu:
         raise UsageError("trainer.precision is 16, which needs a GPU; on the CPU give bf16 or 32")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # the error itself says what ended
     return Fabric(
         accelerator="cpu" if on_cpu and accelerator == "auto" else accelerator,
         devices=settings.devices,
