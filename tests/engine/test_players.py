@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_exactly(whole, tmp_path):
     values = recipe(tmp_path, trainer={"save_every": 1})
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     code = (
-        "import torch, time; torch.set_num_threads(2)\n"
+        "import torch, time; torch.set_num_threads(1)\n"
         "from scenewise.engine import loop; from scenewise.engine.train import train\n"
         "step = loop.Log.step\n"
         "def slow(self, *a): step(self, *a); time.sleep(0.4)\n"

@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_exactly(whole_run, tiny_recipe, tmp_path):
     """kill -9 in the middle of an epoch: it goes on from the last saved step."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tiny_recipe(data__workers=1, trainer__save_every=2)))
-    threads = "import torch; torch.set_num_threads(2)"  # as in this process
+    threads = "import torch; torch.set_num_threads(1)"  # as in this process
     code = f"{threads}; from scenewise.engine.train import train; train({str(recipe)!r}, quiet=True)"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     steps = tmp_path / "run" / "steps.csv"

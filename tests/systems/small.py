@@ -12,10 +12,10 @@ TWO_STAGES: dict[str, Any] = {
     "backbone": TINY,
     "features": {"channels": 16},
     "anchors": {"sizes": [[8], [16], [32], [48], [64]]},
-    "proposals": {"train_after_nms": 100, "after_nms": 40},
+    "proposals": {"train_after_nms": 60, "after_nms": 30},
     "head": {"channels": 32},
     "sampler": {"samples": 64},
-    "detections": {"count": 20},
+    "detections": {"count": 10},
     "input": {"size_divisor": 32},
 }
 SMALL: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "anchors": {"sizes": [[16, 32]]},
         "proposals": {"channels": 32, "train_after_nms": 50, "after_nms": 40, "border_anchors": True},
         "hard_examples": 32,
-        "detections": {"count": 20},
+        "detections": {"count": 10},
         "input": {"size_divisor": 32},
     },
     "rcnn": {
@@ -58,7 +58,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "window": 24,
         "stride": 8,
         "pyramid": {"sides": [24]},
-        "detections": {"count": 20},
+        "detections": {"count": 10},
     },
     "unet": {"width": 4, "depth": 2, "padding": "same"},
 }
