@@ -444,6 +444,24 @@ def test_three_models_in_a_row(tmp_path):
         torch.testing.assert_close(found.keypoints[0, 0], torch.tensor([9.0, 7, 2]))
 
 
+def test_many_models_in_a_row():
+    """Fourteen; the first is asked for its interface once, and not twice as often with each that follows."""
+    asked = []
+
+    class Asked(Blobs):
+        @classmethod
+        def interface(cls, **arguments):
+            asked.append(1)
+            return super().interface(**arguments)
+
+    model = Asked()
+    for _ in range(13):
+        model = Pipeline(model, Reddest())
+    asked.clear()
+    assert model.fills == {"boxes", "labels", "scores", "keypoints"}
+    assert len(asked) == 1
+
+
 def rewrite(path: Path, change) -> None:
     from scenewise.files.tensors import read_tensors, write_tensors
 

@@ -84,10 +84,11 @@ class Pipeline(Model):
     @classmethod
     def interface(cls, **arguments: Any) -> Interface:
         """What both fill together, and what the first takes; it needs nothing, as it is not trained as one."""
-        first, second = arguments["first"], arguments["second"]
+        # each is asked once: models may be pipelines of pipelines, and asking twice would double at each of them
+        first, second = (model.interface(**model.arguments) for model in (arguments["first"], arguments["second"]))
         if second.takes:
             return Interface(needs=frozenset(), fills=second.fills, takes=first.takes)
-        filled = {name for name in first.fills if not _replaced(name, second)} | second.fills
+        filled = {name for name in first.fills if not _replaced(name, second.fills)} | second.fills
         return Interface(needs=frozenset(), fills=frozenset(filled), takes=first.takes)
 
     def __init__(
@@ -257,7 +258,7 @@ class Pipeline(Model):
             if FIELDS[name].shape == "KHW" and not len(value):
                 theirs[name] = value.new_zeros((0, *output.size))
         own = output.scores
-        values: dict[str, Any] = {name: None for name in given(output) if _replaced(name, self.second)}
+        values: dict[str, Any] = {name: None for name in given(output) if _replaced(name, self.second.fills)}
         values |= theirs
         if own is not None and "scores" in theirs:
             both = {"product": own * theirs["scores"], "first": own, "second": theirs["scores"]}
@@ -331,9 +332,9 @@ def _boxes(output: Output) -> Tensor:
     return output.boxes
 
 
-def _replaced(name: str, second: Model) -> bool:
-    """Whether the ``second`` model gives what the user receives from the first one's field ``name``."""
-    return FIELDS[name].gives in {FIELDS[other].gives for other in second.fills}
+def _replaced(name: str, fills: frozenset[str]) -> bool:
+    """Whether a second model that ``fills`` these gives what the user receives from the first one's field ``name``."""
+    return FIELDS[name].gives in {FIELDS[other].gives for other in fills}
 
 
 def _told(model: Model) -> str:
@@ -370,7 +371,7 @@ def _check_models(first: Model, second: Model) -> None:
             f"pipeline: the second model ({_told(second)}) fills {wrong[0]}, which can't become that of the first "
             f"one's object; expected one that fills some of {', '.join(fitting)}"
         )
-    also = sorted(name for name in first.fills if name in OF_CLASSES and not _replaced(name, second))
+    also = sorted(name for name in first.fills if name in OF_CLASSES and not _replaced(name, second.fills))
     if "labels" in second.fills and also and first.classes != second.classes:
         raise UsageError(
             f"pipeline: the second model ({_told(second)}) has classes of its own, and {also[0]} of the first refers "

@@ -131,6 +131,8 @@ def _build(header: dict[str, Any], path: str | Path) -> Model:
         return _made(name, header["classes"], arguments, header["input"], path)
     except CheckpointError:
         raise
+    except RecursionError:  # models in models in models
+        raise CheckpointError(f"{path}: its scenewise header is nested too deeply") from None
     except ScenewiseError as error:
         raise CheckpointError(
             f"{path}: its header does not fit this version of scenewise ({VERSION}): {error}"
