@@ -221,7 +221,7 @@ def test_ranks_of_a_stage_are_refused():
 
 
 def test_it_learns_to_find_figures():
-    """Among the boxes of a grid. Measured when this was written: 0.75."""
+    """Among the boxes of a grid."""
     options = small.SMALL["fast-rcnn"] | {"features": {"frozen_norm": False}, "sampler": {"samples": 64}}
     before, after = learned("fast-rcnn", CocoMetrics(SHAPES, ("box",)), 200, proposals=GRID, **options)
     assert before["box"]["AP50"] < 0.1
