@@ -1,5 +1,5 @@
-"""Shared by all tests: where the real data is, and one thread per process: sums are then taken in one order, and models as
-small as the tests' take a tenth of the time that two threads take which wait for each other on busy cores."""
+"""Shared by all tests: where the real data is, and one thread per process: sums are then taken in one order, and models
+as small as the tests' take a tenth of the time that two threads take which wait for each other on busy cores."""
 
 from __future__ import annotations
 
