@@ -57,7 +57,7 @@ def test_voting_equals_a_loop_over_cells_and_pixels(k):
 
 def loop(maps: Tensor, boxes: Tensor, k: int, scale: float) -> Tensor:
     """The votes by the release's rule: corners rounded to pixels of the image, halves up."""
-    height, width = maps.shape[-2:]
+    maps, (height, width) = maps.detach(), maps.shape[-2:]
     votes = torch.zeros(len(boxes), len(maps) // k**2)
     for r, box in enumerate(boxes.tolist()):
         x1, y1, x2, y2 = (math.floor(v + 0.5) * scale for v in box)
