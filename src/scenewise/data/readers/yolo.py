@@ -281,7 +281,9 @@ class Yolo(InstanceDataSet):
     def _box_faults(self, records: Records) -> Iterator[tuple[int, Fault]]:
         """As for all readers; afterwards it is known whether all lines would do as corners, in parts of the image."""
         yield from super()._box_faults(records)
-        sides, centers = np.diff(records.boxes.reshape(-1, 2, 2), axis=1)[:, 0], records.boxes.reshape(-1, 2, 2).mean(1)
+        corners = records.boxes.reshape(-1, 2, 2)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are no places are faults already
+            sides, centers = np.diff(corners, axis=1)[:, 0], corners.mean(1)
         self._like_corners = len(sides) > 0 and bool(((sides > centers) & (sides <= 1 + 1e-6)).all())
 
     # ---- samples
