@@ -7,9 +7,10 @@ image -> resized as the model's InputSpec says -> batch -> Model.predict -> mapp
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ ImageLike = Any  # a path, a PIL image, a uint8 array [H,W,3], or a tensor [3,H,
 class Predictor:
     """A model made ready to predict: a copy with folded batch-norms and channels-last weights, in some precision.
 
-    Making one costs about as much as one prediction; keep it where many images are predicted one at a time.
+    Making that copy costs about as much as one prediction. It is kept as long as ``model`` lives, for the next
+    predictor of the same precision and device, and made anew where anything in the model has changed since.
 
     Args:
         model: is not changed.
@@ -55,7 +57,7 @@ class Predictor:
         self.device = torch.device(device) if device is not None else model.device
         self.classes, self.input, self.skeleton = model.classes, model.input, model.skeleton
         self.takes = model.takes
-        self.model = prepare(model, precision, self.device)
+        self.model = ready(model, precision, self.device)
         self.run: Predict = self.model.predict
         for procedure in procedures:
             self.run = procedure(self.run)
@@ -83,6 +85,41 @@ def check_inputs(takes: frozenset[str], names: Iterable[str]) -> None:
         if name not in takes:
             known = ", ".join(sorted(takes)) or "none"
             raise UsageError(f"the model takes no input {name!r}; inputs that it takes: {known}")
+
+
+def ready(model: Model, precision: Precision = "32", device: torch.device | str = "cpu") -> Model:
+    """What :func:`prepare` makes of ``model``, kept with it; made anew where its weights, its attributes, the mode, the
+    precision or the device are others than before."""
+    mark = [precision, str(device), *_contents(model)]
+    kept = _READY.pop(model, None)  # one of a kind at a time
+    if kept is None or len(kept[0]) != len(mark) or not all(map(_same, kept[0], mark)):
+        kept = (mark, prepare(model, precision, device))
+    _READY[model] = kept
+    return kept[1]
+
+
+_READY: WeakKeyDictionary[Model, tuple[list[Any], Model]] = WeakKeyDictionary()
+
+
+def _contents(model: Model) -> Iterator[Any]:
+    """All that a prepared copy depends on: attributes of every module, and each tensor's place, version, sum and hash.
+
+    The last two find changes through ``tensor.data``, which no version counts.
+    """
+    for module in model.modules():
+        for name, value in vars(module).items():
+            yield name
+            yield len(value) if name.startswith("_") and isinstance(value, dict) else value
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield tensor.data_ptr()
+        yield None if tensor.is_inference() else tensor._version
+        if tensor.numel():
+            yield float(tensor.detach().sum())
+            yield int(torch.hash_tensor(tensor.detach()).view(torch.int64))
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (isinstance(one, bool | int | float | str | tuple) and one == other)
 
 
 def prepare(model: Model, precision: Precision = "32", device: torch.device | str = "cpu") -> Model:
@@ -139,8 +176,7 @@ def predict(
             them in a list, tuple or generator.
         score: instances below it are left out.
         inputs: what the model takes besides, by name, such as ``{"proposals": boxes}``; one such mapping per image
-        where
-            there are several.
+            where there are several.
         precision, procedures, device: see :class:`Predictor`.
 
     Returns:
