@@ -394,7 +394,8 @@ def test_one_file_holds_both_and_is_read_by_a_new_process(both, tmp_path):
     assert told["classes"] == list(COLOURS)
     assert told["info"] == {key: both.second.info[key] for key in ("class_ids", "colors")}
     assert not told["training"]
-    assert Image.open(tmp_path / "drawn.png").size[0] >= 60
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size[0] >= 60
 
 
 def test_a_file_holds_all_that_is_known_of_both(both, tmp_path):

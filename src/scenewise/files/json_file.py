@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def parse_json(text: str, where: str) -> Any:
     except RecursionError:
         raise DataError(f"{where}: not valid JSON: nested too deeply") from None
     except KeyTwice as error:
-        raise DataError(f"{where}: the key {error.args[0]!r} is there twice in one object; expected once") from None
+        raise DataError(
+            f"{where}: the key {reprlib.repr(error.args[0])} is there twice in one object; expected once"
+        ) from None
     except ValueError as error:  # Python's limit to the digits of an integer
         raise DataError(f"{where}: a number can't be read ({str(error).partition(';')[0]})") from None
 

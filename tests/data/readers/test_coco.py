@@ -199,7 +199,7 @@ def test_a_single_file_is_not_every_split(tmp_path):
     write(tmp_path, name="instances_val2017", folder="val2017")
     source = f"coco:{tmp_path / 'annotations' / 'instances_val2017.json'}"
     assert [open_data(source, split).split for split in ("val2017", "val", "all")] == ["val2017"] * 3
-    with pytest.raises(DataError, match="is no split 'train'; it can be opened as all, val, val2017"):
+    with pytest.raises(DataError, match="is not split 'train'; it can be opened as all, val, val2017"):
         open_data(source, "train")
 
 
@@ -363,7 +363,7 @@ FAULTS = {
     "rle empty": (code(counts=[2400]), SECOND + "the mask is empty"),
     "rle without counts": (
         lambda c: c["annotations"][1]["segmentation"].pop("counts"),
-        SECOND + "run-length code: {.*} is no run-length",
+        SECOND + "run-length code: {.*} is not a run-length",
     ),
     "two images of one id": (
         lambda c: c["images"][1].update(id=7),

@@ -208,15 +208,17 @@ def test_a_label_map_of_another_size(twin):
     name, root, _ = twin
     data = open_data(f"{name}:{root}")
     label = data.label_path(0)
-    width, height = Image.open(data.image_path(0)).size
-    Image.open(label).resize((width - 1, height)).save(label)
+    with Image.open(data.image_path(0)) as image, Image.open(label) as before:
+        width, height = image.size
+        narrow, turned = before.resize((width - 1, height)), before.resize((height, width))
+    narrow.save(label)
     with pytest.raises(DataError) as error:
         data[0]
     assert str(error.value) == (
         f"{label}: the label map is {width - 1} x {height} pixels (width x height); "
         f"its image {data.image_path(0).name} is {width} x {height}"
     )
-    Image.open(data.label_path(0)).resize((height, width)).save(label)
+    turned.save(label)
     with pytest.raises(DataError, match=r"Was the image turned by its EXIF orientation\?"):
         data[0]
 

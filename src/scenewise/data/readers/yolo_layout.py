@@ -348,7 +348,9 @@ class _Loader(yaml.BaseLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key is no text", key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{reprlib.repr(key.value)} is there twice", key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -377,7 +379,7 @@ def _read_data(path: Path) -> dict[str, Any]:
         if not equals:
             raise DataError(f"{path}: line {number}: {reprlib.repr(line)}; expected KEY = VALUE")
         if key in content:
-            raise DataError(f"{path}: line {number}: {key!r} is there twice")
+            raise DataError(f"{path}: line {number}: {reprlib.repr(key)} is there twice")
         content[key] = value
     if "classes" in content:
         content["nc"] = content.pop("classes")
