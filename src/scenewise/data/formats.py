@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scenewise.data.base import DataSet, OnBadRecord, Problem
 from scenewise.data.instances import InstanceDataSet
 from scenewise.data.recognise import describe, recognise
@@ -193,7 +195,8 @@ def construct(
         inspect.signature(cls).bind(root, split, **options)
     except TypeError as error:
         raise UsageError(f"{cls.format}: {error}") from None
-    with naming_what_is_here(cls, root):
+    # Numbers beyond all measure are faults that readers name; numpy's warnings of them would only be noise.
+    with naming_what_is_here(cls, root), np.errstate(over="ignore", invalid="ignore"):
         return cls(root, split, **options)  # type: ignore[call-arg]  # checked above
 
 

@@ -130,7 +130,7 @@ class Layout:
         seen: set[str] = set()
         for name in names:
             if name in seen:
-                raise DataError(f"{place}: {name!r} is there more than once; expected unique names")
+                raise DataError(f"{place}: {reprlib.repr(name)} is there more than once; expected unique names")
             seen.add(name)
         count = self.content.get("nc", "")
         if count and count != str(len(names)):
