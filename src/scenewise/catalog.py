@@ -17,6 +17,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from scenewise.errors import UsageError, suggest
+from scenewise.own import own_class
 
 if TYPE_CHECKING:
     from scenewise.model import Model
@@ -45,26 +46,9 @@ class System:
         module, name = self.location.split(":")
         if self.location != self.name:
             return getattr(importlib.import_module(f"scenewise.systems.{module}"), name)  # type: ignore[no-any-return]
-        return _own_class(module, name)
+        from scenewise.model import Model
 
-
-def _own_class(module: str, name: str) -> type[Model]:
-    """The class of the user's own system."""
-    from scenewise.model import Model
-
-    try:
-        cls: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"system {module}:{name}: the module {module!r} can't be imported ({error}); it has to be on Python's "
-            "path, as when the command runs in its folder with PYTHONPATH=."
-        ) from None
-    for part in name.split("."):
-        cls = getattr(cls, part, None)
-    if not (isinstance(cls, type) and issubclass(cls, Model)):
-        found = "nothing" if cls is None else repr(cls)
-        raise UsageError(f"system {module}:{name}: found {found}; expected a subclass of scenewise.Model")
-    return cls
+        return own_class(self.location, "system", Model)  # type: ignore[type-abstract]
 
 
 SYSTEMS: dict[str, System] = {

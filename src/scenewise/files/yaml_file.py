@@ -23,16 +23,23 @@ MAX_DEPTH = 50
 PLAIN = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge"))
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader with the types above."""
+class Strict:
+    """What a loader of PyYAML does besides, named before it among the parents: a key that comes twice is an error, and
+    so are lists within lists beyond any use, for which PyYAML takes quadratic time.
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- filled below
+    Attributes:
+        depth: the most brackets within each other.
+    """
+
+    depth = MAX_DEPTH
+    flow_level: int  # PyYAML's: the brackets that are open
+    get_mark: Any
 
     def fetch_flow_collection_start(self, token: Any) -> None:
-        """Begin a list or mapping in brackets; PyYAML takes quadratic time for thousands within each other."""
-        if self.flow_level >= MAX_DEPTH:
-            raise yaml.scanner.ScannerError(None, None, f"more than {MAX_DEPTH} brackets deep", self.get_mark())
-        super().fetch_flow_collection_start(token)
+        """Begin a list or mapping in brackets."""
+        if self.flow_level >= self.depth:
+            raise yaml.scanner.ScannerError(None, None, f"more than {self.depth} brackets deep", self.get_mark())
+        super().fetch_flow_collection_start(token)  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of ``node``."""
@@ -45,7 +52,13 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"{reprlib.repr(key.value)} is there twice", key.start_mark
                 )
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return super().construct_mapping(node, deep)  # type: ignore[misc, no-any-return]
+
+
+class _Loader(Strict, yaml.SafeLoader):
+    """The safe loader with the types above."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- filled below
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """The value of ``node``."""

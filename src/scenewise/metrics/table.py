@@ -11,6 +11,7 @@ from typing import Any, Literal
 from scenewise.errors import UsageError, suggest
 from scenewise.fields.table import FIELDS
 from scenewise.metrics.base import Metric, Setting
+from scenewise.own import own_class
 
 Asked = str | type[Metric] | Mapping[str, Any]  # a name, a class, or one of them with its parameters
 
@@ -208,28 +209,10 @@ def _told(one: Asked) -> tuple[str, type[Metric] | None, Mapping[str, Any]]:
     if not isinstance(one, str):
         raise UsageError(f"metrics: {one!r} is not a metric; expected a name, module:Class or a subclass of Metric")
     if ":" in one:
-        return one, _own_class(one), parameters
+        return one, own_class(one, "metric", Metric), parameters  # type: ignore[type-abstract]
     if one not in names():
         raise UsageError(f"metrics: there is not a metric {one!r}{suggest(one, names())}; known: {', '.join(names())}")
     return one, None, parameters
-
-
-def _own_class(location: str) -> type[Metric]:
-    """The class of the user's own metric, ``module:Class``."""
-    module, _, name = location.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(
-            f"metric {location}: the module {module!r} can't be imported ({error}); it has to be on Python's path, as "
-            "when the command runs in its folder with PYTHONPATH=."
-        ) from None
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, Metric)):
-        what = "nothing" if found is None else repr(found)
-        raise UsageError(f"metric {location}: found {what}; expected a subclass of scenewise.Metric")
-    return found
 
 
 def _rows_of(name: str, cls: type[Metric] | None) -> list[Row]:

@@ -24,6 +24,7 @@ from scenewise.data.names import Resolver
 from scenewise.errors import DataError, suggest
 from scenewise.files.images import IMAGE_SUFFIXES
 from scenewise.files.text import read_text
+from scenewise.files.yaml_file import Strict
 
 YAML = (".yaml", ".yml")
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels")
@@ -331,28 +332,10 @@ def _description(path: Path) -> tuple[Path | None, dict[str, Any]]:
     return None, {}
 
 
-class _Loader(yaml.BaseLoader):
-    """YAML whose plain values all are texts, so that ``no`` and ``007`` may be names; a key that comes twice is an
-    error, and so are lists within lists beyond any use, for which PyYAML takes quadratic time."""
+class _Loader(Strict, yaml.BaseLoader):
+    """YAML whose plain values all are texts, so that ``no`` and ``007`` may be names."""
 
-    def fetch_flow_collection_start(self, token: Any) -> None:
-        """Begin a list or mapping in brackets."""
-        if self.flow_level >= MAX_DEPTH:
-            raise yaml.scanner.ScannerError(None, None, f"more than {MAX_DEPTH} brackets deep", self.get_mark())
-        super().fetch_flow_collection_start(token)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of ``node``."""
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{reprlib.repr(key.value)} is there twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    depth = MAX_DEPTH
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
