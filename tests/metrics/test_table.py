@@ -80,6 +80,7 @@ def test_one_of_ones_own():
         assert [type(metric) for metric in chosen.metrics] == [SegmentationMetrics, Share]
         assert smaller_is_better(chosen.metrics, "share")
     assert truth_for({"semantic_logits"}, [OWN]) == {"semantic"}
+    assert truth_for({"depth"}, [OWN, "dice"]) == {"depth"}  # a reader is not chosen by what does not fit the model
     scenes = scenewise.open_data("scenes:count=1,size=48x64")
     model = scenewise.build("fcn-resnet", scenes.classes, backbone="resnet10t")
     scores = scenewise.evaluate(model, scenes, metrics=[Share, "precision"])
@@ -90,7 +91,7 @@ def test_one_of_ones_own():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["dise"], "there is not a metric 'dise'; did you mean 'dice'\\?; known: segmentation, coco, "),
+        (["dise"], "there is no metric 'dise'; did you mean 'dice'\\?; known: segmentation, coco, "),
         (["dice", "dice"], "dice is there more than once"),
         (["coco"], "coco measures masks with labels and scores or .*; the model fills semantic"),
         ([{"dice": {"scores": 1}}], "dice has no parameter 'scores'; did you mean 'score'\\?; known: score, absent, "),

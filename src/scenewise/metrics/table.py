@@ -123,9 +123,8 @@ class Chosen:
 def truth_for(fills: Iterable[str], asked: Sequence[Asked] = ()) -> frozenset[str]:
     """The target fields by which a model that fills ``fills`` may be measured, also by the metrics ``asked`` for."""
     got = gotten(fills)
-    rows = [row for row in ROWS if row.wanted <= got]
-    rows += [row for one in asked for row in _rows_of(*_told(one)[:2])]
-    return frozenset(name for row in rows for name in row.truth)
+    rows = [*ROWS, *(row for one in asked for row in _rows_of(*_told(one)[:2]))]
+    return frozenset(name for row in rows if row.wanted <= got for name in row.truth)
 
 
 def gotten(fills: Iterable[str]) -> frozenset[str]:
@@ -211,7 +210,7 @@ def _told(one: Asked) -> tuple[str, type[Metric] | None, Mapping[str, Any]]:
     if ":" in one:
         return one, own_class(one, "metric", Metric), parameters  # type: ignore[type-abstract]
     if one not in names():
-        raise UsageError(f"metrics: there is not a metric {one!r}{suggest(one, names())}; known: {', '.join(names())}")
+        raise UsageError(f"metrics: there is no metric {one!r}{suggest(one, names())}; known: {', '.join(names())}")
     return one, None, parameters
 
 
