@@ -11,6 +11,7 @@ from PIL import Image
 from scenewise.data import describe_repairs, open_data
 from scenewise.data.base import Problem
 from scenewise.data.check import check_data
+from scenewise.data.repeats import CURE
 from scenewise.errors import DataError, UsageError
 from tests.data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
 
@@ -144,7 +145,8 @@ def test_a_picture_in_two_splits_is_suspicious(tmp_path):
     assert report.problems == [
         Problem(
             str(images / "val" / "copy.bmp"),
-            f"the same picture as {images / 'train' / 'b.c.png'} in split 'train'; here it is in 'val'",
+            f"the same picture as {images / 'train' / 'b.c.png'} in split 'train'; here it is in 'val'. Scores are "
+            f"then too good: {CURE}",
             "suspicion",
         )
     ]
@@ -173,7 +175,9 @@ def test_a_list_copied_to_another_split_is_suspicious(tmp_path):
     shutil.copy(root / "train.txt", root / "val.txt")
     report = check_data(f"masks:{root}")
     assert len(report.problems) == 3
-    assert {p.message for p in report.problems} == {"is also in split 'train'; here it is in 'val'"}
+    assert {p.message for p in report.problems} == {
+        f"is also in split 'train'; here it is in 'val'. Scores are then too good: {CURE}"
+    }
 
 
 def relabelled(root, change):

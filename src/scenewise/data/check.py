@@ -19,6 +19,7 @@ from scenewise.data.instances import InstanceDataSet
 from scenewise.data.label_maps import INVALID, LabelMapDataSet, saved_as_masks
 from scenewise.data.names import split_of
 from scenewise.data.recognise import describe
+from scenewise.data.repeats import CURE
 from scenewise.errors import DataError
 from scenewise.files.tiffs import tiff_layout
 from scenewise.types import IGNORE, InputSpec, Sample
@@ -238,7 +239,8 @@ class _Check:
         split, first = self.pictures.setdefault(digest.digest(), (data.split, file))
         if split != data.split and not {split, data.split} & UNIONS:
             same = "is also" if first == file else f"the same picture as {first}"
-            yield Problem(file, f"{same} in split {split!r}; here it is in {data.split!r}", "suspicion")
+            message = f"{same} in split {split!r}; here it is in {data.split!r}. Scores are then too good: {CURE}"
+            yield Problem(file, message, "suspicion")
         elif split == data.split and first != file:
             yield Problem(file, f"the same picture as {first}, in the same split {split!r}", "suspicion")
 

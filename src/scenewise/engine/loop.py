@@ -22,6 +22,7 @@ from torch import Tensor
 
 from scenewise.data import describe_repairs
 from scenewise.data.loader import Batches, Epochs, Transform, deaths_named, mix_seed, training_batches
+from scenewise.data.repeats import describe_repeats
 from scenewise.engine.building import (
     InHand,
     build_model,
@@ -105,6 +106,8 @@ class Loop:
         for opened in (self.data, self.validation):
             if opened is not None and (told := describe_repairs(opened)):
                 self.progress.note(told)
+        if self.first and self.validation is not None and (told := describe_repeats(self.data, self.validation)):
+            self.progress.note(f"{self.validation.source}, {told}")
         self.saved = time.monotonic()
 
     # ---- the loop

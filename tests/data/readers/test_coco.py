@@ -578,6 +578,26 @@ def test_ids_off_by_one(tmp_path, shift, word):
         open_data(source)
 
 
+@pytest.mark.parametrize(("shift", "word"), [(1, "high"), (-1, "low")])
+def test_image_ids_off_by_one(tmp_path, shift, word):
+    def change(made):
+        for item in made["annotations"]:
+            item["image_id"] += shift
+
+    source = write(tmp_path, change)
+    cure = f"are all one too {word}? Then {'take 1 from' if shift == 1 else 'add 1 to'} each image_id"
+    with pytest.raises(DataError, match=re.escape(cure)):
+        open_data(source)
+    assert any(cure in problem.message for problem in check_data(source).problems)
+
+
+def test_an_image_that_is_not_there_makes_no_ids_off_by_one(tmp_path):
+    source = write(tmp_path, lambda made: made["annotations"][0].update(image_id=8))
+    with pytest.raises(DataError, match="image_id 8 is the id of no image") as error:
+        open_data(source)
+    assert "all one too" not in str(error.value)
+
+
 def test_the_same_picture_in_two_splits(tmp_path):
     source = write(tmp_path)
     write(tmp_path, name="instances_val2017", folder="val2017")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scenewise.data import check_data, open_data, splits_of
+from scenewise.data import check_data, describe_repairs, open_data, splits_of
 from scenewise.errors import DataError
 
 
@@ -139,3 +139,20 @@ def test_labels_without_an_image(tmp_path):
 def test_no_split(tmp_path):
     with pytest.raises(DataError, match="no split 'trian'; did you mean 'train'"):
         open_data(write(tmp_path), "trian")
+
+
+def test_classes_counted_from_1(tmp_path):
+    """With a class beyond the last, an error that says so; without one, a suspicion as training starts."""
+    box = "0.5 0.5 0.2 0.2"
+    source = write(tmp_path / "beyond", {"a": f"1 {box}\n", "b": f"2 {box}\n"})
+    with pytest.raises(DataError, match=r"class 2 is unknown; .* Then take 1 from the first number of each line"):
+        open_data(source)
+    source = write(tmp_path / "within", {"a": f"1 {box}\n", "b": f"1.0 {box}\n"})
+    told = describe_repairs(open_data(source))
+    assert "lines have class 1, and none has 0 ('cat'); expected 0, 1" in told
+    assert "Is 'cat' the background? Then leave it out of the names, too" in told
+    (found,) = [p for p in check_data(source).problems if "counted from 1" in p.message]
+    assert found.severity == "suspicion"
+    (tmp_path / "within" / "labels" / "valid" / "b.txt").write_text(f"0 {box}\n")
+    assert describe_repairs(open_data(source)) == ""
+    assert describe_repairs(open_data(write(tmp_path / "none", {"a": "", "b": ""}), allow_unlabelled=True)) == ""

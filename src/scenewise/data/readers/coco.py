@@ -57,6 +57,7 @@ from scenewise.errors import DataError
 from scenewise.ops.polygons import polygons_to_runs
 from scenewise.ops.runs import Runs, runs_of_code
 
+NEARLY_ALL = 0.95  # of image_ids, which are ids of images with 1 added or taken away: they are off by one
 HEAD = 1 << 16  # bytes by which an annotation file is recognised
 LISTS = re.compile(rb'"(?:images|categories)"\s*:\s*\[|"annotations"\s*:\s*\[[^\]]{0,999}"image_id"')
 
@@ -85,6 +86,7 @@ class Coco(InstanceDataSet):
     _class_numbers: Int64  # [C], numbers of the categories' ids
     _category_ids: Int64  # those that objects have
     _image_numbers: Int64  # [N], numbers of the images' ids
+    _image_shift = 0  # what all image_ids lack to be those of images, where they are off by one
     _odd_areas: tuple[Problem, ...] = ()
 
     def __init__(
@@ -230,6 +232,7 @@ class Coco(InstanceDataSet):
             if int(content.images[row]) not in bad:
                 text = content.image_numbers.text(int(content.images[row]))
                 records.faults.setdefault(row, Fault(f"image_id {text} is the id of no image"))
+        self._image_shift = self._shift_of(np.array(content.image_ids, np.int64), content.images[rows < 0], content)
         self._find_unknown(records, content)
         content.let_go("images", "labels")
         self._find_doubles(records)
@@ -242,6 +245,17 @@ class Coco(InstanceDataSet):
             self._find_bad_points(records, content, joints)
         content.let_go("ids", "starts", "lengths", "boxes", "area", "crowd", *(["extents"] if content.masks else []))
         return records
+
+    @staticmethod
+    def _shift_of(known: Int64, unknown: Int64, content: Content) -> int:
+        """What is to be added to the annotations' image_ids, some of which are ``unknown``, so that more of them, and
+        nearly all, are ids of images: 1 or -1; else 0."""
+        if content.image_numbers.has_texts or not (unknown != NO_ID).any():
+            return 0
+        used = np.unique(content.images[content.images != NO_ID])
+        fitting = {shift: float(np.isin(used + shift, known).mean()) for shift in (0, 1, -1)}
+        best = max(fitting, key=lambda shift: fitting[shift])
+        return best if fitting[best] >= NEARLY_ALL else 0
 
     def _find_unknown(self, records: Records, content: Content) -> None:
         """Objects of no category. Where there is one class only, those that state none are of that."""
@@ -416,6 +430,14 @@ class Coco(InstanceDataSet):
                 str(self._file),
                 "many boxes leave their image; is bbox x1, y1, x2, y2? Expected x, y, width, height: then write "
                 "x1, y1, x2 - x1, y2 - y1",
+                "suspicion",
+            )
+        if self._image_shift:
+            way = "low" if self._image_shift == 1 else "high"
+            yield Problem(
+                str(self._file),
+                f"image_id of some annotations is the id of no image; are all one too {way}? Then "
+                f"{'add 1 to' if self._image_shift == 1 else 'take 1 from'} each image_id",
                 "suspicion",
             )
         used, known = set(self._category_ids.tolist()), set(self._class_numbers.tolist())

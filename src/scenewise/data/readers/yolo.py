@@ -37,16 +37,19 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from scenewise.data.base import OnBadRecord, Problem
+from scenewise.data.folders import ranges
 from scenewise.data.instances import Fault, Float32, Float64, InstanceDataSet, Int64, Names, Records
 from scenewise.data.readers.yolo_layout import Labels, Layout, expected_labels, near_folder, sign, without_image
 from scenewise.data.readers.yolo_lines import (
     Dialect,
+    class_number,
     dialect_of,
     lines_of,
     parse_line,
@@ -76,6 +79,7 @@ class _Found:
     counts: list[int] = field(default_factory=list)  # of the numbers of each line's polygon
     points: list[list[tuple[float, float, float]]] = field(default_factory=list)
     faults: dict[int, Fault] = field(default_factory=dict)
+    numbers: set[str] = field(default_factory=set)  # of classes, as they are written
 
 
 class Yolo(InstanceDataSet):
@@ -97,6 +101,7 @@ class Yolo(InstanceDataSet):
     _counts: Int64  # [A], and how many numbers it has
     _overhang = SLACK
     _unit = ""
+    _used: set[int]  # the numbers of classes in all lines, of classes that are not known among them
     _like_corners = False  # whether all lines would do as corners in place of centres and sizes
 
     def __init__(
@@ -185,11 +190,13 @@ class Yolo(InstanceDataSet):
         names = [images[index].relative_to(folder).as_posix() for index in kept]
         self._texts = Names(str(texts[index] or "") for index in kept)
         place = self._set_images(folder, names, np.zeros((len(names), 2), np.int32), self._policy)
+        self._used = {number for word in found.numbers if (number := class_number(word)) is not None}
         self._set_objects(self._records(found, place), needs)
 
     def _add(self, found: _Found, index: int, lines: list[tuple[int, list[str]]]) -> None:
         """Take the lines of the text file of image ``index``."""
         dialect = self._dialect
+        found.numbers.update(words[0] for _, words in lines)
         nowhere = [(0.0, 0.0, 0.0)] * dialect.points
         for number, words in lines:
             label, values, fault = parse_line(words, len(self.classes), dialect)
@@ -262,6 +269,7 @@ class Yolo(InstanceDataSet):
 
     def suspicions(self) -> Iterator[Problem]:
         """Likely mistakes that all records together show, and labels without an image."""
+        yield from self._counted_from_1()
         yield from super().suspicions()
         if self._many_outside:
             message = "many boxes leave their image; expected parts of its width and height, 0 to 1. Are these pixels?"
@@ -277,6 +285,35 @@ class Yolo(InstanceDataSet):
         for images, labels in dict.fromkeys(self._folders):
             for name in without_image(Path(images), Path(labels)):
                 yield Problem(str(Path(labels) / name), f"a file of labels without its image in {images}")
+
+    def _counted_from_1(self) -> Iterator[Problem]:
+        """That no line of any split has class 0, while there are lines of all other classes, or of one more."""
+        count = len(self.classes)
+        if not self._used or 0 in self._used or not {*range(1, count)} <= self._used:
+            return
+        beyond = count in self._used
+        if not beyond and (count == 1 or self._has_zero_elsewhere()):
+            return
+        first = repr(self.classes[0])
+        background = "" if beyond else f". Is {first} the background? Then leave it out of the names, too"
+        message = (
+            f"lines have class {ranges(range(1, count + beyond))}, and none has 0 ({first}); expected "
+            f"{ranges(range(count))}, the place of each name in the list. Are classes counted from 1? Then take 1 from "
+            f"the first number of each line{background}"
+        )
+        yield Problem(str(self.root), message, "suspicion")
+
+    def _has_zero_elsewhere(self) -> bool:
+        """Whether another split has a line of class 0."""
+        layout = Layout.of(self.root)
+        labels = Labels(layout.root)
+        for split in layout.splits:
+            with suppress(DataError):  # is found when that split is opened
+                for image in layout.images(split).files if split != self.split else ():
+                    text = labels.of(image)
+                    if text is not None and any(class_number(words[0]) == 0 for _, words in lines_of(text)):
+                        return True
+        return False
 
     def _box_faults(self, records: Records) -> Iterator[tuple[int, Fault]]:
         """As for all readers; afterwards it is known whether all lines would do as corners, in parts of the image."""

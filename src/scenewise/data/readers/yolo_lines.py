@@ -236,10 +236,11 @@ def some_lines(image: Path, file: Path, count: int) -> Iterator[Line]:
 def parse_line(words: list[str], classes: int, dialect: Dialect) -> tuple[int, list[float], Fault | None]:
     """The label, the numbers after it, and what is wrong."""
     try:
-        number, values = float(words[0]), [float(word) for word in words[1:]]
+        _, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
         return -1, [], Fault(f"{_text(words)} holds something that is no number; expected {dialect.form}")
-    if not math.isfinite(number) or number != int(number):
+    number = class_number(words[0])
+    if number is None:
         return -1, [], Fault(f"{_text(words)} begins with {_short(words[0])}; expected the number of a class")
     if not 0 <= number < classes:
         known = f"0 to {classes - 1}" if classes > 1 else "0"
@@ -249,7 +250,16 @@ def parse_line(words: list[str], classes: int, dialect: Dialect) -> tuple[int, l
         return -1, [], fault
     if fault is None and dialect.kind == "pose":
         fault = _point_fault(values[4:], dialect)
-    return int(number), values, fault
+    return number, values, fault
+
+
+def class_number(word: str) -> int | None:
+    """The number of a class, which some tools write as ``3.0``; None where it is none."""
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return int(number) if math.isfinite(number) and number == int(number) else None
 
 
 def _text(words: list[str]) -> str:
