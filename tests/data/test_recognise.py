@@ -1,6 +1,7 @@
 """Which format a data set has, told from what lies there."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 from scenewise.data import check_data, open_data, splits_of
+from scenewise.data.convert import convert_data
 from scenewise.data.formats import all_readers
 from scenewise.data.recognise import describe, recognise
+from scenewise.data.split import split_data
 from scenewise.errors import DataError, UsageError
 from tests.data import twins
 from tests.data.readers import test_voc_boxes, test_voc_layouts, test_yolo, test_yolo_layouts
@@ -87,8 +90,40 @@ def test_what_is_no_data_set_is_described(tmp_path):
     with pytest.raises(DataError, match=r"a file \.mp4 is here, which is no data set"):
         open_data(f"{tmp_path}/0.mp4")
     test_yolo.write(tmp_path / "inner")
-    with pytest.raises(DataError, match=r"no data set of a known format; yolo:.*inner \(labels/train/a\.txt\) is one"):
+    message = r"no data set of a known format; it holds yolo:.*inner \(labels/train/a\.txt\): give that$"
+    with pytest.raises(DataError, match=message):
         open_data(str(tmp_path))
+
+
+@pytest.mark.parametrize("inner", ["export", "export/export", "download/export 1/data"])
+def test_the_only_data_set_in_sub_folders_is_named(tmp_path, inner):
+    """Whatever asks for it, with a format stated or without."""
+    test_yolo.write(tmp_path / "my" / inner)
+    (tmp_path / "my" / "__MACOSX").mkdir()
+    message = rf"it holds yolo:{tmp_path / 'my' / inner} \(labels/train/a\.txt\): give that"
+    for source in (f"{tmp_path}/my", f"yolo:{tmp_path}/my", f"coco:{tmp_path}/my"):
+        assert re.search(message, told(source))
+        with pytest.raises(DataError, match=message):
+            open_data(source)
+        with pytest.raises(DataError, match=message):
+            convert_data(source, f"voc:{tmp_path}/new")
+        with pytest.raises(DataError, match=message):
+            split_data(source)
+
+
+def test_several_data_sets_in_sub_folders(tmp_path):
+    for name in "abcd":
+        test_yolo.write(tmp_path / name)
+    with pytest.raises(DataError, match=r"it holds yolo:\S*/a \(.*, yolo:\S*/c \(.* and more: give one of them$"):
+        open_data(str(tmp_path))
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    (tmp_path / "export.zip").touch()
+    with pytest.raises(DataError, match=r"1 \.zip file \(an archive: unpack it\) is here"):
+        open_data(str(tmp_path))
+    with pytest.raises(DataError, match=r"a file \.zip \(an archive: unpack it, and give the folder\) is here"):
+        open_data(f"{tmp_path}/export.zip")
 
 
 def test_another_format_than_stated(tmp_path):

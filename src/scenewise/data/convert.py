@@ -22,7 +22,7 @@ from torchvision import tv_tensors
 
 from scenewise.data.base import UNIONS, DataSet, OnBadRecord
 from scenewise.data.folders import counted
-from scenewise.data.formats import all_readers, construct, find_reader, open_data, open_reader
+from scenewise.data.formats import all_readers, construct, find_reader, naming_what_is_here, open_data, open_reader
 from scenewise.data.instances import InstanceDataSet
 from scenewise.data.label_maps import LabelMapDataSet
 from scenewise.data.writers.base import Losses, Record, Whole, Writer
@@ -148,10 +148,11 @@ def open_source(
     reader, root = find_reader(source, wanted)
     named = splits
     if named is None:
-        there = reader.splits(root)
-        named = [split for split in there if split not in UNIONS] or list(there[:1])
-    if not named:
-        raise DataError(f"{root}: no split is there that could be read")
+        with naming_what_is_here(reader, root):
+            there = reader.splits(root)
+            named = [split for split in there if split not in UNIONS] or list(there[:1])
+            if not named:
+                raise DataError(f"{root}: no split is there that could be read")
     result = Source(source, root, [])
     if not fields:
         reader = _fullest(reader, root, named[0], on_bad_record, result.notes)

@@ -14,7 +14,10 @@ from scenewise.errors import DataError
 Readers = Mapping[str, Sequence[type[DataSet]]]  # by format
 
 LOOKED_AT = 2000  # entries of folders that are counted for a message
-SUB_FOLDERS = 50  # that are looked into for a data set
+SUB_FOLDERS = 50  # that are looked into for a data set, of each level ...
+LEVELS = 3  # ... of these
+INSIDE = "it holds "  # what a message says before the data sets in sub-folders
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
 
 def recognise(path: Path, readers: Readers) -> str:
@@ -34,7 +37,9 @@ def recognise(path: Path, readers: Readers) -> str:
     if signs:
         listed = ", ".join(f"{name}:{path} ({sign})" for name, sign in signs.items())
         raise DataError(f"{path}: may be of several formats; state which: {listed}")
-    raise DataError(f"{path}: {describe(path, readers)}; known formats: {', '.join(readers)}")
+    described = describe(path, readers)
+    known = "" if INSIDE in described else f"; known formats: {', '.join(readers)}"
+    raise DataError(f"{path}: {described}{known}")
 
 
 def signs_of(path: Path, readers: Readers) -> dict[str, str]:
@@ -60,15 +65,23 @@ def describe(path: Path, readers: Readers, besides: str = "") -> str:
     if signs:
         listed = " or ".join(f"{name}:{path} ({sign})" for name, sign in signs.items())
         return f"this looks like {listed}"
-    inner: list[str] = []
-    for folder in islice(_folders(path), SUB_FOLDERS):
-        inner += [f"{name}:{folder} ({sign})" for name, sign in signs_of(folder, readers).items()]
-    seen = f"{_seen(path)} {'are' if path.is_dir() else 'is'} here, which is no data set of a known format"
+    seen, inner = f"{_seen(path)} here, which is no data set of a known format", _inside(path, readers)
     if len(inner) == 1:
-        return f"{seen}; {inner[0]} is one"
+        return f"{seen}; {INSIDE}{inner[0]}: give that"
     if inner:
-        return f"{seen}; these are: {', '.join(inner[:3])}{' and more' if len(inner) > 3 else ''}"
+        return f"{seen}; {INSIDE}{', '.join(inner[:3])}{' and more' if len(inner) > 3 else ''}: give one of them"
     return seen
+
+
+def _inside(path: Path, readers: Readers) -> list[str]:
+    """The data sets in the folders of ``path``; where there is none, in the folders of these, as archives unpack."""
+    level = [path]
+    for _ in range(LEVELS):
+        level = [folder for above in level for folder in islice(_folders(above), SUB_FOLDERS)][:SUB_FOLDERS]
+        found = [f"{name}:{folder} ({sign})" for folder in level for name, sign in signs_of(folder, readers).items()]
+        if found:
+            return found
+    return []
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -78,21 +91,25 @@ def _folders(path: Path) -> Iterator[Path]:
     except (OSError, ValueError):
         return
     for name in names:
-        if not name.startswith(".") and os.path.isdir(path / name):
+        if not name.startswith(".") and name != "__MACOSX" and os.path.isdir(path / name):
             yield path / name
 
 
 def _seen(path: Path) -> str:
-    """The kinds of files in ``path``, in words, such as ``12 .jpg, 12 .xml and 1 .csv files``."""
+    """The kinds of files in ``path``, in words, such as ``12 .jpg, 12 .xml and 1 .csv files are``."""
     if not path.is_dir():
-        return f"a file {path.suffix or path.name}"
+        archive = " (an archive: unpack it, and give the folder)" if path.suffix.lower() in ARCHIVES else ""
+        return f"a file {path.suffix or path.name}{archive} is"
     kinds = Counter(islice(_endings(path), LOOKED_AT))
     if not kinds:
-        return "no files"
+        return "no files are"
     more = kinds.total() == LOOKED_AT
     parts = [f"{count} {ending or 'without ending'}" for ending, count in kinds.most_common(5)]
     words = " and ".join(", ".join(parts).rsplit(", ", 1))
-    return f"{words} {'files and more' if more else 'files' if kinds.total() > 1 else 'file'}"
+    archive = " (an archive: unpack it)" if kinds.keys() <= ARCHIVES else ""
+    return f"{words} {'files and more' if more else 'files' if kinds.total() > 1 else 'file'}{archive} " + (
+        "are" if kinds.total() > 1 else "is"
+    )
 
 
 def _endings(path: Path) -> Iterator[str]:
