@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -71,6 +72,50 @@ def test_predict_never_writes_over_files_of_the_user(run, checkpoint, photos, tm
     assert str(out / name) in err
     assert "expected another folder as --out" in err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("place", ["picture", "json", "results"])
+def test_predict_keeps_what_is_written_when_the_disk_is_full(run, tmp_path, monkeypatch, place):
+    """No room for the second image's picture or JSON, or for the file of all results; with room again it goes on."""
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (64, 48), (9, 99, 9)).save(tmp_path / name)
+    out = tmp_path / "out"
+    ending = {"picture": ".png", "json": "b.json", "results": "coco_results.json"}[place]
+    save, write_text, written = Image.Image.save, Path.write_text, []
+
+    def fail(path, text):
+        path.write_bytes(b"the beginning of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save_one(picture, path, **options):
+        written.append(path)
+        return fail(path, "") if place == "picture" and len(written) == 2 else save(picture, path, **options)
+
+    def write(path, text, **options):
+        return fail(path, text) if f"{ending}." in path.name else write_text(path, text, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_one)
+    monkeypatch.setattr(Path, "write_text", write)
+    command = ("predict", tmp_path / "*.png", "--model", "blood-cells", "--out", out)
+    status, table, err = run(*command)
+    monkeypatch.undo()
+    done = ["a", "b", "c"] if place == "results" else ["a"]
+    files = sorted(path.name for path in out.iterdir())
+    rest = [] if place == "results" else ["coco_results.json"]
+    assert files == sorted([*(f"{name}.{kind}" for name in done for kind in ("json", "png")), *rest])
+    assert f"{len(done)} of 3 images done" in table
+    assert status == 2
+    assert err.startswith(f"scenewise: {out}")
+    assert "can't be written (No space left on device)" in err
+    left = "" if place == "results" else f"; the first that is not is {tmp_path / 'b.png'}"
+    end = f"{len(done)} of 3 images are done, and their files in {out} are whole{left}. Make room, then give the same"
+    assert end in err
+    assert err.count("\n") == 1
+    if rest:
+        assert json.loads((out / rest[0]).read_text()) is not None
+    status, table, _ = run(*command)
+    assert status == 0
+    assert "3 of 3 images done" in table
 
 
 def test_predict_into_a_folder_of_the_images_again(run, checkpoint, photos):

@@ -38,7 +38,7 @@ from scenewise.cli.options import (
     procedures_of,
 )
 from scenewise.cli.output import bar, complain, print_json, print_table, tell_repairs
-from scenewise.errors import DataError, ScenewiseError, UsageError
+from scenewise.errors import DataError, ScenewiseError, StorageError, UsageError
 from scenewise.version import VERSION
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def predict(
     """
     from scenewise.engine.predict import Predictor
     from scenewise.fields.table import facts, summary
+    from scenewise.files.atomic import make_folder
     from scenewise.files.images import as_image
     from scenewise.results.coco import CocoResults, category_ids
 
@@ -155,8 +156,10 @@ def predict(
     further = _opened_inputs(inputs_of(loaded, input, proposals), list(names))
     procedures = procedures_of(loaded, words)
     predictor = Predictor(loaded, precision=precision, procedures=procedures, device=device_of(device))
+    make_folder(out)
     found: dict[str, tuple[dict[str, Any], list[str]]] = {}
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
+    full: StorageError | None = None
     with bar("predict", len(names)) as advance:
         for path, name in names.items():
             try:
@@ -167,18 +170,30 @@ def predict(
                 record = prediction.save(out, name, image=image, **_look(loaded))
             except (DataError, UsageError) as error:  # one bad file does not lose the others
                 complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
+            except StorageError as error:
+                full = error
+                break
             else:
                 its = {"picture": str(record.with_suffix(".png")), "json": str(record), "size": list(prediction.size)}
                 found[str(path)] = {**its, **facts(prediction)}, summary(prediction)
                 if objects is not None:
                     objects.add(prediction, name)
             advance(1)
-    if objects is not None:
-        objects.write(out / "coco_results.json")
+    try:
+        if objects is not None:
+            objects.write(out / "coco_results.json")
+    except StorageError as error:
+        full = full or error
     if json:
         print_json({"model": model, "images": {path: its for path, (its, _) in found.items()}})
     else:
         _print_found({path: told for path, (_, told) in found.items()}, len(names), out)
+    if full is not None:
+        left = f"; the first that is not is {path}" if len(found) < len(names) else ""
+        raise StorageError(
+            f"{full}. {len(found)} of {len(names)} images are done, and their files in {out} are whole{left}. Make "
+            "room, then give the same command again"
+        )
     if len(found) < len(names):
         raise typer.Exit(2)
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from scenewise.errors import DataError, UsageError
 from scenewise.fields.table import FIELDS, misfit
-from scenewise.files.atomic import atomic_path, write_text
+from scenewise.files.atomic import atomic_path
 from scenewise.results.record import from_record, to_record
 from scenewise.types import Described
 
@@ -32,12 +33,12 @@ def write_output(picture: Image.Image, output: Described, out_dir: str | Path, n
         name: the files' name without its ending; may name a folder below ``out_dir``, with slashes.
 
     Returns:
-        The paths of the picture, ``out_dir/name.png``, and of the JSON, ``out_dir/name.json``, which is written last.
+        The paths of the picture, ``out_dir/name.png``, and of the JSON, ``out_dir/name.json``.
 
     Raises:
         UsageError: the prediction does not fit itself, ``name`` leads out of ``out_dir``, or the folder can't be
-        written
-            to.
+            written to.
+        StorageError: a file can't be written, as where the disk is full; then none of them is.
     """
     parts = PurePosixPath(name)
     if not parts.name or parts.is_absolute() or ".." in parts.parts:
@@ -45,18 +46,19 @@ def write_output(picture: Image.Image, output: Described, out_dir: str | Path, n
     record = to_record(output)
     base = Path(out_dir) / name
     arrays = {field: getattr(output, field) for field in record["omitted"] if field in ARRAY_FIELDS}
+    array_path, picture_path, json_path = (base.with_name(f"{base.name}.{ending}") for ending in ("npz", "png", "json"))
     if arrays:
-        array_path = base.with_name(f"{base.name}.npz")
-        with atomic_path(array_path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file, **{field: value.detach().float().cpu().numpy() for field, value in arrays.items()}
-            )
         record["arrays"] = array_path.name
         record["omitted"] = [field for field in record["omitted"] if field not in arrays]
-    picture_path, json_path = base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.json")
-    with atomic_path(picture_path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=4)  # photographs: as small as 6, in a third of the time
-    write_text(json_path, _layout(record))
+    with ExitStack() as files:  # all have their names only when all are written; the last that is opened gets its first
+        files.enter_context(atomic_path(json_path)).write_text(_layout(record), encoding="utf-8")
+        # photographs: as small with level 4 as with 6, in a third of the time
+        picture.save(files.enter_context(atomic_path(picture_path)), format="PNG", compress_level=4)
+        if arrays:
+            with files.enter_context(atomic_path(array_path)).open("wb") as file:
+                np.savez_compressed(
+                    file, **{field: value.detach().float().cpu().numpy() for field, value in arrays.items()}
+                )
     return picture_path, json_path
 
 
