@@ -12,7 +12,7 @@ from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
-PAGES += sorted((REPO / "src" / "scenewise" / "weights").glob("*.md"))
+PAGES += sorted([*(REPO / "src" / "scenewise" / "weights").glob("*.md"), *(REPO / "weights").glob("*/src/*/*.md")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

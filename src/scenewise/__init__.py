@@ -1,8 +1,8 @@
 """scenewise sees beyond image classification: pixels, boxes, instances, poses, boundaries, depth, behind one contract.
 
-    model = scenewise.load("street-scenes")
-    result = scenewise.predict(model, "street.jpg")
-    result.draw().save("street.png")
+    model = scenewise.load("blood-cells")
+    result = scenewise.predict(model, "smear.jpg")
+    result.draw("smear.jpg").save("smear.png")
 
 Importing scenewise is cheap: each public name is imported when it is first used.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scenewise.data.split import split_data
     from scenewise.draw.pages import side_by_side
     from scenewise.engine.evaluate import evaluate
+    from scenewise.engine.info import Info, info
     from scenewise.engine.predict import Predictor, predict
     from scenewise.engine.run import Run
     from scenewise.engine.train import train
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batch": "types",
     "DataSet": "data.base",
+    "Info": "engine.info",
     "InputSpec": "types",
     "Interface": "types",
     "Metric": "metrics.base",
@@ -55,6 +57,7 @@ _HOMES = {
     "convert_data": "data.convert",
     "draw_sample": "results.picture",
     "evaluate": "engine.evaluate",
+    "info": "engine.info",
     "load": "weights.load",
     "open_data": "data",
     "predict": "engine.predict",
@@ -67,6 +70,7 @@ _HOMES = {
 __all__ = [
     "Batch",
     "DataSet",
+    "Info",
     "InputSpec",
     "Interface",
     "Metric",
@@ -84,6 +88,7 @@ __all__ = [
     "convert_data",
     "draw_sample",
     "evaluate",
+    "info",
     "load",
     "open_data",
     "predict",

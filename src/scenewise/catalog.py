@@ -240,21 +240,52 @@ def _options_of(cls: type[Model]) -> dict[str, Option]:
     return found
 
 
-def _argument_docs(docstring: str) -> dict[str, str]:
-    """What the section "Args:" of ``docstring`` says of each argument, on one line."""
+def entries_of(name: str) -> dict[str, dict[str, Option]]:
+    """For each argument of the system ``name`` that is a spec, such as ``mask``, its entries by their names.
+
+    Their defaults are the system's own. Those of ``input`` follow from the system and its backbone, and are not stated.
+    """
+    from scenewise.types import InputSpec
+
+    found: dict[str, dict[str, Option]] = {}
+    usual = find(name).load().defaults()
+    for option in options(name).values():
+        spec = _spec_in(option.type)
+        if spec is None:
+            continue
+        whole = usual.get(option.name, option.default)
+        hints = typing.get_type_hints(spec, include_extras=True)
+        about = _argument_docs(inspect.cleandoc(spec.__doc__ or ""), "Attributes:")
+        entries = {}
+        for field in dataclasses.fields(spec):
+            default = _default_of(field) if spec is not InputSpec else inspect.Parameter.empty
+            default = getattr(whole, field.name) if isinstance(whole, spec) else default
+            entries[field.name] = Option(field.name, hints[field.name], default, about.get(field.name, ""))
+        found[option.name] = entries
+    return found
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+
+
+def _argument_docs(docstring: str, section: str = "Args:") -> dict[str, str]:
+    """What the ``section`` of ``docstring`` says of each argument, on one line; several may share a text."""
     about: dict[str, str] = {}
     inside, current = False, ""
     for line in docstring.splitlines():
-        if line.strip() == "Args:":
+        if line.strip() == section:
             inside = True
         elif inside and line and not line.startswith(" "):
             break
-        elif inside and (start := re.match(r"    (\w+): (.*)", line)):
+        elif inside and (start := re.match(r"    (\w+(?:, \w+)*): (.*)", line)):
             current = start[1]
             about[current] = start[2]
         elif inside and current and line.strip():
             about[current] += " " + line.strip()
-    return about
+    return {name: text for names, text in about.items() for name in names.split(", ")}
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,7 +363,8 @@ def _complaint(option: Option, value: Any, errors: Sequence[Any]) -> str:
 
 def _spec_in(type_: Any) -> Any:
     """The dataclass in ``type_``, a union of it and others or itself; None where there is none."""
-    return next((member for member in (type_, *typing.get_args(type_)) if dataclasses.is_dataclass(member)), None)
+    members = (member for member in (type_, *typing.get_args(type_)) if isinstance(member, type))
+    return next((member for member in members if dataclasses.is_dataclass(member)), None)
 
 
 def _element(type_: Any) -> Any:

@@ -91,19 +91,30 @@ class InputSpec:
 
     With other ``channels`` than 3 images are not RGB: their bands are taken as their files have them (see
     :func:`scenewise.files.images.read_bands`), and ``mean`` and ``std`` have as many numbers; left out, 0.5 and 0.25.
+
+    Attributes:
+        mean, std: of each channel, of values in 0..1.
+        channels: of an image.
+        bits: what an image keeps of each value: 8, or 16 where its file has them.
+        size_divisor: height and width of a batch are multiples of it.
+        scale: height and width times this.
+        size: exactly this (height, width).
+        short_side: the shorter side becomes this, the longer follows.
+        long_side: with short_side: the longer side becomes at most this.
+        antialias: False: plain bilinear, without rounding to 8 bits; as torchvision's detectors resize.
     """
 
     __pydantic_config__ = STRICT
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
     channels: Annotated[int, Field(ge=1, le=1024)] = 3
-    bits: Literal[8, 16] = 8  # what an image keeps of each value: 8, or 16 where its file has them
+    bits: Literal[8, 16] = 8
     size_divisor: Count = 1
-    scale: Positive | None = None  # height and width times this
-    size: tuple[Pixels, Pixels] | None = None  # exactly this (height, width)
-    short_side: Pixels | None = None  # the shorter side becomes this, the longer follows
-    long_side: Pixels | None = None  # with short_side: the longer side becomes at most this
-    antialias: bool = True  # False: plain bilinear, without rounding to 8 bits; as torchvision's detectors resize
+    scale: Positive | None = None
+    size: tuple[Pixels, Pixels] | None = None
+    short_side: Pixels | None = None
+    long_side: Pixels | None = None
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         for name, usual in (("mean", 0.5), ("std", 0.25)):

@@ -303,6 +303,10 @@ def test_train_evaluate_predict(run, tmp_path):
     trained = json.loads(out)
     assert trained["finished"]
     assert Path(trained["folder"]) == tmp_path / "here"
+    told = json.loads(run("info", tmp_path / "here", "--json")[1])
+    assert told["run"] == {"checkpoint": "best.safetensors", "epochs": "1 of 1"}
+    assert told["scores"]["mean_iou"] == pytest.approx(trained["best"])
+    assert "scenes:count=4" in run("info", tmp_path / "here")[1]
     status, out, _ = run(
         "evaluate", tmp_path / "here" / "best.safetensors", "--data", SCENES, "--split", "val", "--json"
     )
@@ -337,7 +341,16 @@ def test_data_check_and_show(run, tmp_path):
 def test_models_lists_systems_and_options(run):
     status, out, _ = run("models", "--json")
     assert status == 0
-    assert "deeplab-v3" in [row["name"] for row in json.loads(out)]
+    found = json.loads(out)
+    assert "deeplab-v3" in [row["name"] for row in found["systems"]]
+    packaged = {row["name"]: row for row in found["packaged"]}
+    assert packaged["street-scenes"]["package"] == "scenewise-street-scenes"
+    assert "not for commercial use" in packaged["street-scenes"]["terms"]
+    assert "torchvision/maskrcnn_resnet50_fpn" in [row["name"] for row in found["published"]]
+    status, out, _ = run("models")
+    assert status == 0
+    for words in ("blood-cells", "CC BY-NC 4.0", "instance segmentation: person"):
+        assert words in out
     status, out, _ = run("models", "deeplab-v3")
     assert status == 0
     assert "output_stride: Literal[8, 16] = 16" in out
@@ -349,6 +362,51 @@ def test_models_lists_systems_and_options(run):
     assert "enlarge: float = 1.0" in out
     status, out, _ = run("models", "scenewise.pipeline:Pipeline", "--json")
     assert json.loads(out)["fills"] is None
+
+
+def test_models_lists_the_entries_of_specs(run):
+    status, out, _ = run("models", "mask-rcnn")
+    assert status == 0
+    assert "\n    mask.size: int = 28\n        M, the side of a mask; even." in out
+    assert "    anchors.ratios: tuple[float, ...] = (0.5, 1.0, 2.0)" in out
+    assert "    proposals.after_nms: int = " in out
+    assert ":class:" not in out
+    rows = {row["option"]: row for row in json.loads(run("models", "mask-rcnn", "--json")[1])["options"]}
+    assert {entry["option"]: entry["default"] for entry in rows["mask"]["entries"]}["convs"] == 4
+    assert "short_side" in [entry["option"] for entry in rows["input"]["entries"]]
+    assert rows["backbone"]["entries"] == []
+    status, _, err = run("models", "blood-cells")
+    assert status == 2
+    assert "scenewise info blood-cells" in err
+
+
+def test_predict_takes_no_model_silently(run, photos, tmp_path):
+    status, out, err = run("predict", photos, "--out", tmp_path / "out")
+    assert status == 2
+    assert not (tmp_path / "out").exists()
+    assert "which model?" in err
+    for words in ("blood-cells", "nuclei", "street-scenes", "CC BY-NC 4.0", "CC0 1.0"):
+        assert words in out
+
+
+def test_info_of_a_checkpoint_a_name_and_nothing(run, checkpoint, tmp_path):
+    status, out, _ = run("info", "street-scenes")
+    assert status == 0
+    for words in ("deeplab-v3-plus", "11: sky, building", "short_side 360", "5,2", "mean_iou 0.7393", "CC BY-NC 4.0"):
+        assert words in out
+    status, out, _ = run("info", checkpoint, "--json")
+    found = json.loads(out)
+    assert (found["kind"], found["system"], found["terms"], found["run"]) == ("checkpoint", "unet", None, None)
+    assert found["arguments"]["width"] == 4
+    for words, message in (
+        ("nowhere", "nowhere: not found; expected a checkpoint (.safetensors), the folder of a run"),
+        ("blood-cell", "did you mean 'blood-cells'?"),
+        ("unet", "a system, which has no weights; its options: scenewise models unet"),
+        (tmp_path, "a folder without a recipe.yaml"),
+    ):
+        status, _, err = run("info", words)
+        assert status == 2
+        assert message in err
 
 
 def test_version(run):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from scenewise.files.tensors import CHECKSUM, checksum, read_metadata, read_tens
 from scenewise.types import InputSpec
 from scenewise.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
 from scenewise.weights.load import load
+from scenewise.weights.packaged import PACKAGED
 
 
 @pytest.fixture(scope="module")
@@ -196,10 +196,10 @@ def test_bytes_that_were_lost_are_found(saved):
         load(saved)
 
 
-@pytest.mark.parametrize("name", ["street-scenes", "blood-cells", "nuclei"])
+@pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_models_have_a_checksum(name):
-    path = resources.files("scenewise") / "weights" / f"{name}.safetensors"
-    assert len(read_metadata(path)[CHECKSUM]) == 32
+    with PACKAGED[name].file() as path:
+        assert len(read_metadata(path)[CHECKSUM]) == 32
 
 
 def test_files_without_a_checksum_are_read(model, saved):

@@ -13,7 +13,8 @@ from scenewise.catalog import SYSTEMS, build, options
 from scenewise.files.tensors import read_tensors, write_tensors
 from scenewise.weights import older
 from scenewise.weights.checkpoint import FORMAT, load_checkpoint, read_header, save_checkpoint
-from scenewise.weights.load import PACKAGED, load
+from scenewise.weights.load import load
+from scenewise.weights.packaged import PACKAGED
 from tests.systems.options import SMALL, small
 
 NARROW = {"convs": 1, "channels": 8, "size": 14, "boundary": True}

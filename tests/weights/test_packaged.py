@@ -9,25 +9,41 @@ from pathlib import Path
 import pytest
 import torch
 
+from scenewise.catalog import name_of
 from scenewise.data import open_data
 from scenewise.engine.evaluate import evaluate
 from scenewise.engine.predict import predict
-from scenewise.weights.load import PACKAGED, load
+from scenewise.errors import MissingExtraError
+from scenewise.weights.load import load
+from scenewise.weights.packaged import PACKAGED
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "src" / "scenewise" / "weights"
+REPO = Path(__file__).resolve().parents[2]
+FOLDERS = (REPO / "src" / "scenewise" / "weights", *(REPO / "weights").glob("*/src/*"))
 
 
 def test_every_file_of_weights_has_a_name_and_a_card():
-    assert {path.stem for path in WEIGHTS.glob("*.safetensors")} == set(PACKAGED)
-    assert {path.stem for path in WEIGHTS.glob("*.md")} == set(PACKAGED)
+    assert {path.stem for folder in FOLDERS for path in folder.glob("*.safetensors")} == set(PACKAGED)
+    assert {path.stem for folder in FOLDERS for path in folder.glob("*.md")} == set(PACKAGED)
+
+
+def test_weights_that_are_not_installed_are_named_with_their_terms(monkeypatch):
+    row = PACKAGED["street-scenes"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        load("street-scenes")
+    for words in (row.terms, "scenewise[street-scenes]", "scenewise-street-scenes", "./weights/street-scenes"):
+        assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_it_is_small_and_says_what_it_is(name):
-    assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 12_000_000
-    info = load(name).info
-    assert {"data", "metrics", "terms"} <= info.keys()
-    assert "/" not in json.dumps(info)
+    with PACKAGED[name].file() as path:
+        assert path.stat().st_size < 12_000_000
+    model = load(name)
+    info = model.info
+    assert {"data", "metrics", "terms", "lineage"} <= info.keys()
+    assert name_of(model) == PACKAGED[name].system
+    assert "/" not in json.dumps({**info, "lineage": []})
 
 
 @pytest.mark.parametrize("name", PACKAGED)

@@ -153,7 +153,8 @@ def test_a_local_file_fills_the_model(weights, tmp_path):
     assert not model.training
     assert model.classes == ("a", "b")
     assert model.input.short_side == 520
-    assert model.info["metrics"] == {"mean_iou": 0.5}
+    assert model.info["metrics"]["mean_iou"] == 0.5
+    assert model.info["lineage"][0].startswith("data: COCO train2017")
 
     save_file(tensors, tmp_path / "same.safetensors")
     again = load_published(NAME, str(tmp_path / "same.safetensors"))

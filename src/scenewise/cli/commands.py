@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -42,8 +43,12 @@ from scenewise.errors import DataError, ScenewiseError, StorageError, UsageError
 from scenewise.version import VERSION
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scenewise.catalog import Option
     from scenewise.data.inputs import InputFile
     from scenewise.model import Model
+    from scenewise.weights.published import Published
 
 app = typer.Typer(
     name="scenewise",
@@ -54,8 +59,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
-
-DEFAULT_MODEL = "street-scenes"
 
 
 def main() -> None:
@@ -120,7 +123,7 @@ def _options(
 @app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="What to look at.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for pictures and JSON files.")] = Path("out"),
     score: Annotated[float, typer.Option(help="Leave out instances below this score.")] = 0.5,
     weights_file: WeightsOption = None,
@@ -141,8 +144,12 @@ def predict(
 ) -> None:
     """See what is in images: a picture and a JSON file for each, and a table of what was found.
 
-    A model that finds objects gives all of them as one COCO results file besides, coco_results.json.
+    A model that finds objects gives all of them as one COCO results file besides, coco_results.json. Without --model
+    the packaged models are listed, and nothing is done.
     """
+    if model is None:
+        print_table(_packaged_table())
+        raise UsageError("which model? Give --model NAME, one of these, or --model FILE, a checkpoint")
     from scenewise.engine.predict import Predictor
     from scenewise.fields.table import facts, summary
     from scenewise.files.atomic import make_folder
@@ -439,6 +446,26 @@ def proposals(
     print(f"the proposals of {len(opened)} images are in {out}")
 
 
+# ---- info
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|FILE|RUN", help="A name, a checkpoint, a pipeline's YAML file, or a run.")
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Tell what a model is: system, classes, input, data, scores, terms and lineage."""
+    from scenewise.engine.info import info as look_up
+
+    found = look_up(model)
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(found)
+
+
 # ---- models
 
 
@@ -447,41 +474,134 @@ def models(
     name: Annotated[str | None, typer.Argument(help="A system, to see its options.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the systems with their papers, or one system's options with their defaults."""
+    """List the systems and the models that are ready to use, or one system's options with their defaults."""
+    if name is None:
+        _list_models(json)
+    else:
+        _describe_system(name, json)
+
+
+def _list_models(json: bool) -> None:
+    """The systems with their papers, the packaged models and the published ones."""
     from rich.table import Table
 
-    from scenewise.catalog import SYSTEMS, find, interface_of, options
+    from scenewise.catalog import SYSTEMS
+    from scenewise.weights.published import PUBLISHED
 
-    if name is None:
-        if json:
-            print_json([{"name": s.name, "task": s.task, "paper": s.paper} for s in SYSTEMS.values()])
-            return
-        table = Table("system", "task", "paper")
-        for system in SYSTEMS.values():
-            table.add_row(system.name, system.task, system.paper)
-        print_table(table)
+    if json:
+        print_json(
+            {
+                "systems": [{"name": s.name, "task": s.task, "paper": s.paper} for s in SYSTEMS.values()],
+                "packaged": _packaged(),
+                "published": [
+                    {"name": p.name, "system": p.system, "finds": _finds(p), "megabytes": p.size, "terms": p.terms}
+                    for p in PUBLISHED.values()
+                ],
+            }
+        )
         return
-    system = find(name)
-    described: list[dict[str, Any]] = [
-        {"option": o.name, "takes": o.describe(), "default": None if o.required else o.default, "about": o.about}
-        for o in options(name).values()
+    table = Table("system", "task", "paper")
+    for system in SYSTEMS.values():
+        table.add_row(system.name, system.task, system.paper)
+    print_table(table)
+    print_table(_packaged_table())
+    table = Table("published (--model)", "finds", "MB")
+    for row in PUBLISHED.values():
+        table.add_row(row.name, _finds(row), f"{row.size:.0f}")
+    print_table(table)
+    for terms in dict.fromkeys(row.terms for row in PUBLISHED.values()):
+        print(textwrap.fill(f"Published models are downloaded when they are named. {terms}", 100))
+
+
+def _finds(row: Published) -> str:
+    """What a published model finds, in a few words."""
+    from scenewise.catalog import find
+
+    return f"{find(row.system).task}: {_few(row.classes)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown = [name for name in names if name != "__background__"]
+    more = len(shown) - 3
+    return ", ".join(shown[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _packaged() -> list[dict[str, Any]]:
+    from scenewise.weights.packaged import PACKAGED
+
+    return [
+        {
+            "name": row.name,
+            "system": row.system,
+            "finds": row.finds,
+            "terms": row.terms,
+            "lineage": list(row.lineage),
+            "package": row.package or "scenewise",
+            "installed": row.installed,
+        }
+        for row in PACKAGED.values()
     ]
+
+
+def _packaged_table() -> Table:
+    """The packaged models: what each finds, under which terms, and whether it is there."""
+    from rich.table import Table
+
+    from scenewise.weights.packaged import PACKAGED
+
+    table = Table("packaged (--model)", "finds", "terms")
+    for row in PACKAGED.values():
+        there = "" if row.installed else f"; not installed: {row.how}"
+        table.add_row(row.name, row.finds, f"{row.terms}{there}")
+    return table
+
+
+def _describe_system(name: str, json: bool) -> None:
+    """A system's paper, what it reads and fills, and its options with the entries of those that are specs."""
+    from scenewise.catalog import entries_of, find, interface_of, options
+    from scenewise.weights.packaged import PACKAGED
+    from scenewise.weights.published import PUBLISHED
+
+    if name in PACKAGED or name in PUBLISHED:
+        raise UsageError(f"{name}: a model, not a system; what is known of it: scenewise info {name}")
+    system = find(name)
+    known, entries = options(name), entries_of(name)
     facts: dict[str, Any] = {"name": name, "task": system.task, "paper": system.paper}
-    asked = [option.name for option in options(name).values() if option.required and option.name != "classes"]
+    asked = [option.name for option in known.values() if option.required and option.name != "classes"]
     if asked:  # only whoever builds it can tell
         facts |= dict.fromkeys(("needs", "fills", "takes"), None if json else f"depends on {', '.join(asked)}")
     else:
         interface = interface_of(name, {})
         facts |= {key: sorted(getattr(interface, key)) for key in ("needs", "fills", "takes")}
     if json:
-        print_json({**facts, "options": [{**row, "default": _plain(row["default"])} for row in described]})
+        rows = [
+            {**_option(option), "entries": [_option(entry) for entry in entries.get(key, {}).values()]}
+            for key, option in known.items()
+        ]
+        print_json({**facts, "options": rows})
         return
     for key, value in facts.items():
         print(f"{key:6} {', '.join(value) if isinstance(value, list) else value}")
-    for row, option in zip(described, options(name).values(), strict=True):
-        default = "" if option.required else f" = {row['default']!r}"
-        print(f"\n{row['option']}: {row['takes']}{default}")
-        print(textwrap.fill(row["about"].replace("``", ""), 100, initial_indent="    ", subsequent_indent="    "))
+    for key, option in known.items():
+        print()
+        _print_option(option, option.name, "")
+        for entry in entries.get(key, {}).values():
+            _print_option(entry, f"{key}.{entry.name}", "    ")
+
+
+def _option(option: Option) -> dict[str, Any]:
+    """An option, or an entry of one, as JSON tells it."""
+    default = None if option.required else _plain(option.default)
+    return {"option": option.name, "takes": option.describe(), "default": default, "about": option.about}
+
+
+def _print_option(option: Option, name: str, indent: str) -> None:
+    default = "" if option.required else f" = {option.default!r}"
+    print(f"{indent}{name}: {option.describe()}{default}")
+    about = re.sub(r":\w+:`~?([\w.]+)`", r"\1", option.about).replace("``", "")
+    if about:
+        print(textwrap.fill(about, 100, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    "))
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,8 @@ Average = Literal["logits", "probabilities"]
 How = Literal["mean", "max"]
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A packaged or published name, a checkpoint, or a pipeline's YAML file.")
+    str | None,
+    typer.Option("--model", "-m", help="A packaged or published name, a checkpoint, or a pipeline's YAML file."),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="Published weights as a local file, in place of a download.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]

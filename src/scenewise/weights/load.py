@@ -10,7 +10,6 @@ options of :class:`~scenewise.pipeline.Pipeline` beside it. Paths are relative t
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from scenewise.errors import CheckpointError, UsageError, suggest
 from scenewise.files.yaml_file import read_yaml
 from scenewise.model import Model
 from scenewise.weights.checkpoint import load_checkpoint
+from scenewise.weights.packaged import PACKAGED
 
-PACKAGED = ("street-scenes", "blood-cells", "nuclei")  # names of the checkpoints in scenewise/weights
 PIPELINE_FILES = (".yaml", ".yml")
 
 
@@ -28,13 +27,14 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
     """A model in evaluation mode.
 
     Args:
-        model: the name of a model that comes with scenewise (``street-scenes``, ``blood-cells``, ``nuclei``), of
+        model: the name of a packaged model (``blood-cells``, ``nuclei``, ``street-scenes``), of
             published weights (``torchvision/deeplabv3_resnet50``), a checkpoint's path, or that of a YAML file which
             lists the models of a pipeline.
         weights_file: for published weights: a local file in their own format, in place of a download.
 
     Raises:
         CheckpointError: the file is missing or does not fit.
+        MissingExtraError: the weights are in a package of their own, which is not installed; names it and its terms.
         UsageError: the file of a pipeline is no such list, or its models don't fit together.
         DownloadError: published weights could not be fetched or verified.
     """
@@ -42,8 +42,10 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
     if name in PACKAGED:
         if weights_file is not None:
             raise UsageError(f"load: weights_file goes with published weights, not with {name!r}")
-        with resources.as_file(resources.files("scenewise") / "weights" / f"{name}.safetensors") as path:
-            return load_checkpoint(path)
+        with PACKAGED[name].file() as path:
+            loaded = load_checkpoint(path)
+        loaded.info = {**loaded.info, "terms": PACKAGED[name].terms, "lineage": list(PACKAGED[name].lineage)}
+        return loaded
     from scenewise.weights.published import PUBLISHED, load_published
 
     if name in PUBLISHED:

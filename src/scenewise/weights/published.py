@@ -49,6 +49,10 @@ TORCHVISION_TERMS = (
     "Published with torchvision (BSD-3-Clause), trained on COCO, whose annotations are CC BY 4.0 and whose images are "
     "under the terms of Flickr; torchvision leaves it to you to find out whether your use is permitted."
 )
+TORCHVISION_LINEAGE = (
+    "data: COCO train2017 (annotations CC BY 4.0, images under the terms of Flickr)",
+    "backbone: torchvision's ImageNet weights (BSD-3-Clause)",
+)
 
 # Our names on the left, theirs on the right; the first prefix that fits counts.
 FCN_NAMES = (
@@ -124,6 +128,7 @@ class Published:
     input: InputSpec = TORCHVISION_INPUT
     data: str = "COCO val2017, the 20 classes of PASCAL VOC and background"  # that the metrics are of
     terms: str = TORCHVISION_TERMS
+    lineage: tuple[str, ...] = TORCHVISION_LINEAGE
     renames: tuple[tuple[str, str], ...] = ()  # patterns of names of former years, and what became of them
     outputs: tuple[str, ...] = ()  # the publisher's, background first, N/A for those without a class; (): our classes
     norm_eps: float | None = None  # of the publisher's batch-norms; None: torch's
@@ -136,7 +141,13 @@ class Published:
     def build(self) -> Model:
         """The model with random weights, in evaluation mode, with all that is known of it in ``info``."""
         model = build(self.system, self.classes, **self.arguments, input=self.input)
-        model.info = {"published": self.name, "metrics": dict(self.metrics), "data": self.data, "terms": self.terms}
+        model.info = {
+            "published": self.name,
+            "data": "COCO train2017",
+            "metrics": {"data": self.data, **self.metrics},
+            "terms": self.terms,
+            "lineage": list(self.lineage),
+        }
         return model.eval()
 
     @property
