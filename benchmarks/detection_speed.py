@@ -173,8 +173,8 @@ def found_again(theirs: dict[str, Tensor], ours: Prediction, row: Published, iou
 def assert_equal(theirs: dict[str, Tensor], ours: Prediction, row: Published) -> None:
     """As many objects as torchvision's, and nine in ten of them the same to 1e-3 of score.
 
-    The others may be neighbours of theirs: where a new network's proposals overlap by almost the threshold of suppression,
-    the last bit of a score decides which of them stays. Tests hold equality object by object, with proposals further apart.
+    The others may be neighbours of theirs: where a new network's proposals overlap by almost the suppression threshold,
+    the last bit of a score decides which of them stays. The tests compare object by object.
     """
     count = len(theirs["boxes"])
     assert count >= 50, f"{count} objects are too few to be like a photograph's"

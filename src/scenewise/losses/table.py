@@ -23,6 +23,7 @@ from typing import Any, Literal
 from torch import Generator, Tensor
 
 from scenewise.errors import UsageError, suggest
+from scenewise.own import own_function
 from scenewise.types import is_misplaced_bool
 
 LARGEST = 1e38  # of a weight: beyond it float32 is infinite
@@ -158,7 +159,7 @@ class Term:
         Raises:
             UsageError: ``module:function`` can't be imported or is no function.
         """
-        return LOSSES[self.name].function if self.name in LOSSES else _own(self.name)
+        return LOSSES[self.name].function if self.name in LOSSES else own_function(self.name, "loss")
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -235,14 +236,3 @@ def _term(name: str, value: Any) -> Term:
             "weight and parameters, such as {weight: 0.5, ...}"
         )
     return Term(name, float(weight), given)
-
-
-def _own(name: str) -> Callable[..., Tensor]:
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"loss: {name}: {error}; expected module:function that can be imported from here") from None
-    if not callable(function):
-        raise UsageError(f"loss: {name} is a {type(function).__name__}; expected a function")
-    return function  # type: ignore[no-any-return]

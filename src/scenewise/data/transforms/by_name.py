@@ -11,7 +11,6 @@ class name, scenewise's own, or ``module:Class`` for the user's. In a recipe::
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from scenewise.errors import UsageError, suggest
 from scenewise.fields.dense import NormalMap
 from scenewise.fields.flow import FlowMap
 from scenewise.fields.semantic import SemanticMask
+from scenewise.own import own_function
 from scenewise.types import InputSpec, Sample, Target
 
 Transform = Callable[..., Any]
@@ -77,11 +77,7 @@ def _build(position: int, entry: str | Mapping[str, Any] | Transform) -> Transfo
 
 def _find(name: str, place: str) -> Any:
     if ":" in name or name in OWN:
-        module, cls = (name if ":" in name else f"scenewise.data.{OWN[name]}").split(":")
-        try:
-            return getattr(importlib.import_module(module), cls)
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"{place}: {name}: {error}") from None
+        return own_function(name if ":" in name else f"scenewise.data.{OWN[name]}", place)
     known = [n for n in dir(v2) if n[0].isupper() and isinstance(getattr(v2, n), type)]
     if name not in known:
         raise UsageError(
