@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="scenewise",
-    help="Sees beyond image classification: finds, labels, cuts out and measures what is in an image.",
+    help="Detection, segmentation, instances and poses: train, evaluate and predict with one command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -111,7 +111,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -122,10 +122,10 @@ def _options(
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="What to look at.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="The images.")],
     model: ModelOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for pictures and JSON files.")] = Path("out"),
-    score: Annotated[float, typer.Option(help="Leave out instances below this score.")] = 0.5,
+    score: Annotated[float, typer.Option(help="Leave out instances whose score is below this.")] = 0.5,
     weights_file: WeightsOption = None,
     precision: PrecisionOption = "32",
     flip: FlipOption = False,
@@ -319,9 +319,10 @@ def train(
         Path | None, typer.Argument(metavar="RECIPE", help="A YAML file; not needed with --resume.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Such as trainer.epochs=30.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Overrides of the recipe, such as trainer.epochs=30."),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="The folder of a run that was stopped.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="The folder of a stopped run, to go on with it.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Train a model as a recipe says. Ctrl-C stops after the step; --resume goes on from there."""
@@ -359,7 +360,7 @@ def train(
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path, or a packaged or published name.")],
     data: Annotated[str, typer.Option(help="The data set, as format:path or a path.")],
-    split: Annotated[str, typer.Option(help="Which part of it.")] = "test",
+    split: Annotated[str, typer.Option(help="The split.")] = "test",
     weights_file: WeightsOption = None,
     precision: PrecisionOption = "32",
     flip: FlipOption = False,
@@ -374,13 +375,13 @@ def evaluate(
     proposals: ProposalsOption = None,
     input: InputOption = None,
     device: DeviceOption = None,
-    workers: Annotated[int, typer.Option(help="Processes that load samples.")] = 0,
+    workers: Annotated[int, typer.Option(help="Number of processes that load samples.")] = 0,
     on_bad_record: BadRecordOption = "error",
     metrics: Annotated[
-        str | None, typer.Option(help="Further metrics, such as boundary-f1,dice, or one's own as module:Class.")
+        str | None, typer.Option(help="Further metrics, such as boundary-f1,dice, or your own as module:Class.")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the objects found as a COCO results file, too.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the predicted objects as a COCO results file.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -423,11 +424,13 @@ def evaluate(
 
 @app.command()
 def proposals(
-    finder: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model that finds boxes, or selective-search.")],
+    finder: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A model that returns boxes, or selective-search.")
+    ],
     data: Annotated[str, typer.Option(help="The data set, as format:path or a path.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file, ending in .safetensors.")],
-    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
-    count: Annotated[int, typer.Option(min=1, help="Boxes of an image, at most.")] = 2000,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The output file, ending in .safetensors.")],
+    split: Annotated[str, typer.Option(help="The split.")] = "train",
+    count: Annotated[int, typer.Option(min=1, help="Maximum number of boxes per image.")] = 2000,
     precision: PrecisionOption = "32",
     device: DeviceOption = None,
     on_bad_record: BadRecordOption = "error",

@@ -22,13 +22,15 @@ data_app = typer.Typer(help="Check, look at, convert and split data sets.", no_a
 SHOWN = 20  # rare classes that are named
 
 SourceArgument = Annotated[str, typer.Argument(metavar="[FORMAT:]PATH")]
-SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="Which part; all by default.")]
-FieldsOption = Annotated[str | None, typer.Option(help="What is written, such as boxes+masks; all by default.")]
-LossyOption = Annotated[bool, typer.Option("--lossy", help="Go on where the target can't hold something; say what.")]
-LinkOption = Annotated[bool, typer.Option("--link", help="Link the images in place of copying them.")]
+SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="The split; all by default. May be repeated.")]
+FieldsOption = Annotated[str | None, typer.Option(help="The fields to write, such as boxes+masks; all by default.")]
+LossyOption = Annotated[
+    bool, typer.Option("--lossy", help="Go on where the target format can't hold everything, and report what is lost.")
+]
+LinkOption = Annotated[bool, typer.Option("--link", help="Link to the images rather than copy them.")]
 BackgroundOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="From objects to label maps: the class of all other pixels, or ignore."),
+    typer.Option(metavar="NAME", help="When objects become label maps: the class of all other pixels, or ignore."),
 ]
 
 
@@ -150,13 +152,18 @@ def _counted(number: int, what: str) -> str:
 def data_show(
     source: Annotated[str | None, typer.Argument(metavar="[FORMAT:]PATH", help="Not needed with --recipe.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="With --recipe, such as trainer.seed=3.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE...", help="Overrides of the recipe, such as trainer.seed=3; only with --recipe."
+        ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Show what training by this recipe sees.")] = None,
-    stage: Annotated[int, typer.Option(help="Of a recipe in stages: which.", min=1)] = 1,
-    epoch: Annotated[int, typer.Option(help="Of the training: each sees the images anew.", min=1)] = 1,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Draw the samples as training by this recipe gets them, augmented.")
+    ] = None,
+    stage: Annotated[int, typer.Option(help="The stage, for a recipe with stages.", min=1)] = 1,
+    epoch: Annotated[int, typer.Option(help="The epoch, by which the augmentation varies.", min=1)] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the pictures.")] = Path("out"),
-    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
+    split: Annotated[str, typer.Option(help="The split.")] = "train",
     count: Annotated[int, typer.Option(help="How many samples, spread evenly over the split.", min=1)] = 8,
     needs: NeedsOption = None,
     on_bad_record: BadRecordOption = "error",
@@ -233,7 +240,9 @@ def _save(picture: Image, out: Path, name: str) -> None:
 @data_app.command("convert")
 def data_convert(
     source: SourceArgument,
-    target: Annotated[str, typer.Argument(metavar="FORMAT:FOLDER", help="A new folder; coco, masks, voc or yolo.")],
+    target: Annotated[
+        str, typer.Argument(metavar="FORMAT:FOLDER", help="The format (coco, masks, voc or yolo) and a new folder.")
+    ],
     split: SplitsOption = None,
     fields: FieldsOption = None,
     background: BackgroundOption = None,
@@ -274,16 +283,21 @@ def data_split(
     source: SourceArgument,
     target: Annotated[
         str | None,
-        typer.Argument(metavar="[FORMAT:FOLDER]", help="A new folder; without it lists in the data set itself."),
+        typer.Argument(
+            metavar="[FORMAT:FOLDER]", help="A new folder; without it, lists are written into the data set itself."
+        ),
     ] = None,
-    parts: Annotated[str, typer.Option(help="The splits and their shares.")] = "train=80,val=20",
-    by: Annotated[Literal["content", "name"], typer.Option(help="Of the image: what its split follows from.")] = (
-        "content"
-    ),
+    parts: Annotated[str, typer.Option(help="The splits and their shares, in any unit.")] = "train=80,val=20",
+    by: Annotated[
+        Literal["content", "name"], typer.Option(help="What the hash is taken of: the image's content or its name.")
+    ] = ("content"),
     group: Annotated[
-        str | None, typer.Option(help="What stays together: folder, prefix, or a regular expression for names.")
+        str | None,
+        typer.Option(
+            help="What stays in one split: folder, prefix, or a regular expression whose match names the group."
+        ),
     ] = None,
-    stratify: Annotated[bool, typer.Option("--stratify", help="Meet the shares among the images of each class.")] = (
+    stratify: Annotated[bool, typer.Option("--stratify", help="Keep the shares for the images of each class.")] = (
         False
     ),
     split: SplitsOption = None,

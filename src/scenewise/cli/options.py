@@ -21,52 +21,66 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", "-m", help="A packaged or published name, a checkpoint, or a pipeline's YAML file."),
 ]
-WeightsOption = Annotated[Path | None, typer.Option(help="Published weights as a local file, in place of a download.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-PrecisionOption = Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the computation; 16 needs a GPU.")]
-FlipOption = Annotated[bool, typer.Option("--flip", help="Also see the mirrored image, and fuse.")]
-ScalesOption = Annotated[str | None, typer.Option(help="Fuse what these sizes of the image show, such as 0.75,1,1.25.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="A local copy of published weights, in place of a download.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
+PrecisionOption = Annotated[
+    Literal["32", "bf16", "16"], typer.Option(help="Numeric precision of the network; 16 needs a GPU.")
+]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Also predict on the mirrored image, and fuse both.")]
+ScalesOption = Annotated[
+    str | None, typer.Option(help="Predict at these scales of the image and fuse, such as 0.75,1,1.25.")
+]
 TurnsOption = Annotated[
     str | None,
-    typer.Option(help="Fuse what the image shows turned counterclockwise by these degrees, such as 0,90,180,270."),
+    typer.Option(help="Predict on the image turned counterclockwise by these degrees and fuse, such as 0,90,180,270."),
 ]
 FuseOption = Annotated[
-    How | None, typer.Option(help="Of scales, turns and the mirrored image: the mean (the default) or the maximum.")
+    How | None,
+    typer.Option(help="How --scales, --turns and --flip are fused: by the mean (the default) or the maximum."),
 ]
-TilesOption = Annotated[str | None, typer.Option(help="See the image in overlapping tiles of HxW pixels.")]
+TilesOption = Annotated[str | None, typer.Option(help="Predict in overlapping tiles of HxW pixels, such as 512x512.")]
 OverlapOption = Annotated[
-    str | None, typer.Option(help="Of tiles: pixels, such as 192, or a share, such as 0.5; by default a third.")
+    str | None,
+    typer.Option(help="Overlap of tiles in pixels, such as 192, or as a share, such as 0.5; by default a third."),
 ]
 BlendOption = Annotated[
     Blend | None,
     typer.Option(
-        help="Of tiles: their mean (the default), a mean weighted towards their centres, or their centres alone."
+        help="Of overlapping tiles: the mean (the default), a mean weighted towards centres, or centres alone."
     ),
 ]
 AverageOption = Annotated[
     Average | None,
-    typer.Option(help="What of class scores is fused; by default logits of tiles and probabilities of views."),
+    typer.Option(
+        help="Whether logits or probabilities are fused; by default logits of tiles and probabilities of views."
+    ),
 ]
 InputOption = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
         metavar="NAME=PATH",
-        help="What the model takes besides: a file of tensors, or a folder of images, by the images' names.",
+        help="A further input of the model: a file of tensors, or a folder of images, matched by the images' names.",
     ),
 ]
 ProposalsOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The images' proposals: the same as --input proposals=FILE.")
+    Path | None, typer.Option(metavar="FILE", help="A file of the images' proposals; short for --input proposals=FILE.")
 ]
 SkeletonOption = Annotated[
     str | None,
-    typer.Option(metavar="coco|lsp|FILE.json", help="What the keypoints are, where the checkpoint does not say."),
+    typer.Option(
+        metavar="coco|lsp|FILE.json", help="The skeleton of the keypoints, where the checkpoint does not state it."
+    ),
 ]
 BadRecordOption = Annotated[
-    Literal["error", "skip", "fix"], typer.Option(help="What to do about a box without an area, and the like.")
+    Literal["error", "skip", "fix"], typer.Option(help="What to do about invalid records, such as a box without area.")
 ]
-NeedsOption = Annotated[str | None, typer.Option(help="Target fields, such as boxes+keypoints, to choose a reader by.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default the GPU if there is one.")]
+NeedsOption = Annotated[
+    str | None, typer.Option(help="The target fields wanted, such as boxes+keypoints, by which a reader is chosen.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="The device, such as cpu or cuda; by default the GPU if there is one.")
+]
 
 
 def load_model(model: str, weights_file: Path | None, skeleton: str | None = None) -> Model:
