@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scenewise.data import open_data
-from scenewise.data.loader import Epochs, pack, training_batches, unpack
+from scenewise.data.loader import Carrying, Epochs, TrainingSet, pack, training_batches, unpack
 
 
 def draws(epoch: int, seed: int = 0) -> dict[str, float]:
@@ -96,3 +96,19 @@ def test_processes_share_each_batch_and_a_later_start_skips():
     assert list(Epochs(10, 4, seed=0, epoch=3, start=1)) == whole[1:]
     assert len({index for batch in whole for _, index in batch}) == 8
     assert whole != list(Epochs(10, 4, seed=0, epoch=4))
+
+
+def test_which_images_a_process_has_is_told():
+    """Those that it is at, or had last; none of a process that is another's or had nothing to do yet."""
+    data = open_data("scenes:count=50,size=8,fields=semantic")
+    carrying = Carrying(TrainingSet(data, None, 0, None, frozenset()), 2)
+    assert carrying.told_of(0) == carrying.told_of(77) == ""
+    names = [data.image_id(index) for index in range(50)]
+    for state, verb in ((1, "was at"), (0, "last had")):
+        carrying.held[1, :5] = torch.tensor([77, state, 2, 3, 1])
+        assert carrying.told_of(77) == f"it {verb} the images {names[3]}, {names[1]} of {data.source}"
+    assert carrying.told_of(78) == ""
+    carrying._loaded([(0, index) for index in range(40)], lambda: None)  # in no loader process: nothing is noted
+    assert carrying.held[0].tolist() == [0] * len(carrying.held[0])
+    carrying.held[0, :3] = torch.tensor([79, 1, 40])
+    assert carrying.told_of(79).endswith(f" and 8 more of {data.source}")

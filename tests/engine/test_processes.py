@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 
 import scenewise
+from scenewise.data import open_data
+from scenewise.data.loader import Epochs
 from scenewise.data.scenes.scenes import Scenes
 from scenewise.engine.train import train
 from scenewise.errors import DataError, LoaderError, TrainingError
@@ -32,14 +35,14 @@ def recipe(folder, **data):
 
 
 class KillsItsLoader:
-    """A transform that kills the process that calls it, once."""
+    """A transform that kills the process that calls it, once; the file ``mark`` then has its number."""
 
     def __init__(self, mark: Path) -> None:
         self.mark, self.parent = mark, os.getpid()
 
     def __call__(self, image, target):
         if os.getpid() != self.parent and not self.mark.exists():
-            self.mark.touch()
+            self.mark.write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         return image, target
 
@@ -49,6 +52,13 @@ def test_a_killed_loader_is_one_error_and_the_run_goes_on(tmp_path):
         train(recipe(tmp_path, workers=2), transform=KillsItsLoader(tmp_path / "mark"), quiet=True)
     assert caught.value.status == 1
     assert "\n" not in str(caught.value)
+    batches = [[name for _, name in batch] for batch in Epochs(8, 2, seed=0, epoch=0)]
+    dead = (tmp_path / "mark").read_text()
+    told = re.search(r"\(pid(?:\(s\))? (\d+)\).*; it was at the images (\S+), (\S+) of scenes:", str(caught.value))
+    assert told is not None, str(caught.value)
+    assert told[1] == dead
+    data = open_data("scenes:count=8,size=32")
+    assert [told[2], told[3]] in [[data.image_id(index) for index in batch] for batch in batches]
     assert (tmp_path / "run" / "state.safetensors").is_file()
     assert not torch.multiprocessing.active_children()
     again = train(resume=tmp_path / "run", transform=KillsItsLoader(tmp_path / "mark"), quiet=True)
@@ -70,14 +80,17 @@ class Killed(Scenes):
 def test_a_loader_that_is_killed_in_a_validation_is_one_error_too(tmp_path):
     data = Killed(tmp_path / "mark")
     given = recipe(tmp_path, workers=1)
-    with pytest.raises(TrainingError, match=r"a process that loads images ended: .*--resume") as caught:
+    first = data.image_id(0)
+    message = rf"a process that loads images ended: .*; it was at the image {first} of .*--resume"
+    with pytest.raises(TrainingError, match=message) as caught:
         train(given, validation=data, quiet=True)
     assert caught.value.status == 1
     assert not torch.multiprocessing.active_children()
     assert train(resume=tmp_path / "run", validation=data, quiet=True).finished
     (tmp_path / "mark").unlink()
     model = scenewise.build("unet", data.classes, width=4, depth=2, padding="same")
-    with pytest.raises(LoaderError, match=r"ended: .*give fewer workers or a smaller batch$"):
+    message = rf"ended: .*; it was at the image {first} of .*give fewer workers or a smaller batch$"
+    with pytest.raises(LoaderError, match=message):
         scenewise.evaluate(model, data, workers=1)
     assert not torch.multiprocessing.active_children()
 
@@ -90,8 +103,10 @@ class Mistaken:
 
 
 def test_a_mistake_in_a_loader_is_not_taken_for_its_death(tmp_path):
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
+    with pytest.raises(RuntimeError, match="shapes do not fit") as caught:
         train(recipe(tmp_path, workers=1), transform=Mistaken(), quiet=True)
+    assert caught.tb is not None  # it holds the frames of the loader, whose processes ended nevertheless: ...
+    assert not torch.multiprocessing.active_children()  # ... Python's exit would wait for them for ever
 
 
 def broken_masks(root: Path) -> str:
@@ -116,10 +131,12 @@ def test_a_bad_image_is_the_same_error_from_a_loader(workers, tmp_path):
     assert str(caught.value).startswith(f"{tmp_path / 'data' / 'images' / '5.png'}: ")
     assert "Traceback" not in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not torch.multiprocessing.active_children()  # though the error is still held
     model = scenewise.build("unet", ("a", "b"), width=4, depth=2, padding="same")
     with pytest.raises(DataError) as caught:
         scenewise.evaluate(model, source, "train", workers=workers)
     assert "\n" not in str(caught.value)
+    assert not torch.multiprocessing.active_children()
 
 
 def run_script(text: str, folder: Path, *, main: str = "script.py") -> subprocess.CompletedProcess[str]:

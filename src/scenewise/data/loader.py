@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -91,6 +94,13 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.data)
 
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        return self.__getitems__([place])[0]
+
+    def index_of(self, place: tuple[int, int]) -> int:
+        """The index of the image at (epoch, index)."""
+        return place[1]
+
     def __getitems__(self, places: list[tuple[int, int]]) -> list[Sample]:
         """The samples of one batch, as DataLoader asks for them."""
         with random_states_kept():
@@ -113,27 +123,72 @@ class Carried(NamedTuple):
     error: ScenewiseError
 
 
-class Carrying(Dataset[Any]):
-    """``data``, whose errors that a user can cause come out as results: see :func:`raise_carried`."""
+class Loaded(Protocol):
+    """What loader processes read samples from."""
 
-    def __init__(self, data: Dataset[Any]) -> None:
-        self.data = data
+    data: DataSet
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: Any) -> Any: ...
+
+    def index_of(self, place: Any) -> int:
+        """The index in ``data`` of the image at ``place``."""
+
+
+class Carrying(Dataset[Any]):
+    """``samples`` for loader processes: errors that a user can cause come out as results (see :func:`raise_carried`),
+    and it is known which images each process has.
+
+    Attributes:
+        held: for each process, in memory that all share: its number, whether it is ``AT_WORK``, the number of images
+            and the indices of the first ones, int64 [workers, 3 + HELD].
+    """
+
+    def __init__(self, samples: Loaded, workers: int, finish: Callable[[Any], Any] | None = None) -> None:
+        """``finish`` is what a process does to a batch before it goes to the parent."""
+        self.samples, self.finish = samples, finish
+        self.held = torch.zeros(workers, 3 + HELD, dtype=torch.int64).share_memory_()
+        if (watched := _WATCHED.get()) is not None:
+            watched.append(self)
 
     def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]
+        return len(self.samples)
 
-    def __getitem__(self, index: Any) -> Any:
-        try:
-            return self.data[index]
-        except ScenewiseError as error:
-            return Carried(error)
+    def __getitem__(self, place: Any) -> Any:
+        return self._loaded([place], lambda: self.samples[place])
 
     def __getitems__(self, places: Any) -> Any:
-        """The samples of one batch, or the error."""
+        """The samples of one batch, finished, or the error."""
+        return self._loaded(places, lambda: self.samples.__getitems__(places))  # type: ignore[attr-defined]
+
+    def _loaded(self, places: Sequence[Any], load: Callable[[], Any]) -> Any:
+        info = torch.utils.data.get_worker_info()
+        row = self.held[info.id] if info is not None else torch.zeros_like(self.held[0])
+        indices = [self.samples.index_of(place) for place in places]
+        listed = indices[:HELD] + [0] * (HELD - len(indices))
+        row.copy_(torch.tensor([os.getpid(), AT_WORK, len(indices), *listed]))
         try:
-            return self.data.__getitems__(places)  # type: ignore[attr-defined]
+            found = load()
+            return found if self.finish is None else self.finish(found)
         except ScenewiseError as error:
             return Carried(error)
+        finally:
+            row[1] = 0
+
+    def told_of(self, process: int) -> str:
+        """Which images the process of that number has or had last, in words; empty where it is none of these."""
+        for number, state, count, *indices in self.held.tolist():
+            if number == process and count:
+                names = ", ".join(self.samples.data.image_id(index) for index in indices[:count])
+                more = f" and {count - HELD} more" if count > HELD else ""
+                verb = "was at" if state == AT_WORK else "last had"
+                return f"it {verb} the image{'' if count == 1 else 's'} {names}{more} of {self.samples.data.source}"
+        return ""
+
+
+HELD, AT_WORK = 32, 1
+_WATCHED: ContextVar[deque[Carrying] | None] = ContextVar("watched", default=None)  # by deaths_named: the latest
 
 
 @contextmanager
@@ -143,8 +198,10 @@ def deaths_named(setting: str) -> Iterator[None]:
     DataLoader raises it as a RuntimeError, at any place of the code, for a signal tells of it.
 
     Raises:
-        LoaderError: a process ended; the others were ended, too.
+        LoaderError: a process ended; names the images that it had. The others were ended, too.
     """
+    watched: deque[Carrying] = deque(maxlen=4)  # processes of training and of validation
+    token = _WATCHED.set(watched)
     try:
         yield
     except (RuntimeError, EOFError, ConnectionError) as error:
@@ -155,13 +212,17 @@ def deaths_named(setting: str) -> Iterator[None]:
                 child.kill()  # the others wait for a signal that they leave to their parent
                 child.join()
         what = (str(error) or type(error).__name__).splitlines()[0].rstrip(" .")
+        dead = [int(number) for numbers in DEATH.findall(what) for number in numbers.split(",")]
+        told = "".join(f"; {words}" for number in dead for one in watched if (words := one.told_of(number)))
         raise LoaderError(
-            f"a process that loads images ended: {what}. That happens when memory runs out: give fewer {setting} or a "
-            "smaller batch"
+            f"a process that loads images ended: {what}{told}. That happens when memory runs out: give fewer {setting} "
+            "or a smaller batch"
         ) from None
+    finally:
+        _WATCHED.reset(token)
 
 
-DEATH = re.compile(r"DataLoader worker \(pid")  # an error that a living one raised says "worker process"
+DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")  # a living one's error says "worker process"
 
 
 def raise_carried(result: Any) -> Any:
@@ -207,14 +268,12 @@ class Packed(NamedTuple):
     rows: list[dict[str, Any]]  # for each sample, its image under "" and its target, with a _Place for each tensor
 
 
-def pack(samples: list[Sample] | Carried) -> Packed | Carried:
+def pack(samples: list[Sample]) -> Packed:
     """``samples`` with all their tensors in one block.
 
     Each tensor that a process sends costs an open file and several system calls, and each byte costs twice, so samples
     travel together and as they are: uint8 where the batch will have float32 and int64, an eighth to a quarter of it.
     """
-    if isinstance(samples, Carried):
-        return samples
     rows: list[dict[str, Any]] = []
     parts: list[tuple[_Place, Tensor]] = []
     stop = 0
@@ -272,11 +331,11 @@ def training_batches(
 
     They can be gone through more than once. Where that ends early, close the iterator: its processes then end, too.
     """
-    samples: Dataset[Any] = TrainingSet(data, transform, seed, needs, takes)
+    samples = TrainingSet(data, transform, seed, needs, takes)
     loader: DataLoader[Any] = DataLoader(
-        Carrying(samples) if workers else samples,
+        Carrying(samples, workers, pack) if workers else samples,
         batch_sampler=order,
-        collate_fn=pack if workers else _as_they_are,
+        collate_fn=_as_they_are,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_parent,

@@ -146,6 +146,10 @@ class Subset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def index_of(self, position: int) -> int:
+        """The index in the data set."""
+        return self.indices[position]
+
     def __getitem__(self, position: int) -> tuple[Tensor, Target]:
         return self.data.sample(self.indices[position])
 
@@ -191,7 +195,7 @@ def run_evaluation(
 
 def _same_size(samples: Subset, batch_size: int, workers: int) -> Iterator[list[tuple[Tensor, Target]]]:
     loader: Any = torch.utils.data.DataLoader(
-        Carrying(samples) if workers else samples,
+        Carrying(samples, workers) if workers else samples,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
