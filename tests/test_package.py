@@ -25,8 +25,8 @@ ROOMS = {  # a room or a file at the top -> what of the package it may import; e
         "files",
     },
     "engine": {
-        "weights", "recipe", "data", "catalog", "model", "metrics", "results", "losses", "nn", "fields", "ops", "types",
-        "files",
+        "weights", "recipe", "data", "catalog", "model", "metrics", "results", "losses", "nn", "fields", "draw", "ops",
+        "types", "files",
     },
     "weights": {"catalog", "model", "systems", "types", "files"},
     "results": {"model", "fields", "draw", "ops", "types", "files"},

@@ -22,6 +22,15 @@ from scenewise.types import is_misplaced_bool
 
 LONGEST = 1500  # letters of a message
 
+SHORT = {  # words for the entries that are changed most
+    "epochs": "trainer.epochs",
+    "batch_size": "trainer.batch_size",
+    "image_size": "model.input.short_side",
+    "backbone": "model.backbone",
+    "lr": "optimizer.lr",
+    "name": "trainer.name",
+}
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -79,7 +88,7 @@ class OptimizerSettings(_Settings):
     """How weights follow gradients."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0)  # or lr_per_16, in place of it: that of a batch of 16 images, see Recipe
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd and rmsprop
     nesterov: bool = False  # sgd
@@ -202,7 +211,12 @@ class TrainerSettings(_Settings):
 
 
 class Recipe(_Settings):
-    """A training run."""
+    """A training run.
+
+    ``optimizer.lr_per_16`` in place of ``optimizer.lr`` states the learning rate for steps of 16 images: it grows
+    with ``trainer.batch_size`` times ``trainer.accumulate`` (Goyal et al. 2017, arXiv:1706.02677, sec. 2.1). The
+    recipe itself only ever has the result; a ``lr`` that is given stays as it is.
+    """
 
     model: dict[str, Any]
     data: DataSettings
@@ -217,6 +231,22 @@ class Recipe(_Settings):
     init_weights_file: str | None = None  # where init is a published name: a local file in the publisher's format
     stages: tuple[dict[str, Any], ...] = ()  # runs one after the other; each says only what differs from the rest
     about: str | None = None  # free text: what this is, and what it reached
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_rate(cls, values: Any) -> Any:
+        """``values`` with the learning rate that follows from ``optimizer.lr_per_16``."""
+        optimizer = values.get("optimizer") if isinstance(values, Mapping) else None
+        if not isinstance(optimizer, Mapping) or "lr_per_16" not in optimizer:
+            return values
+        rate, rest = optimizer["lr_per_16"], {k: v for k, v in optimizer.items() if k != "lr_per_16"}
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise ValueError(f"optimizer.lr_per_16 is {rate!r}; expected a number above 0")
+        trainer = values.get("trainer", {})
+        if "lr" not in rest:
+            settings = trainer if isinstance(trainer, TrainerSettings) else TrainerSettings.model_validate(trainer)
+            rest["lr"] = rate * settings.batch_size * settings.accumulate / 16
+        return {**values, "optimizer": rest}
 
     def staged(self) -> list[Recipe]:
         """A recipe for each stage; itself alone where there are none.
@@ -269,7 +299,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     else:
         place, values = str(source), _read(Path(source))
         _locate(values, Path(source).absolute().parent)
-    for path, value in (overrides or {}).items():
+    for path, value in spelled_out(overrides or {}).items():
         _set(values, path, value, place)
     _locate(values, Path.cwd())
     model = values.get("model")
@@ -285,6 +315,25 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     for number, changes in enumerate(recipe.stages, 1):
         _check_stage(recipe, number, changes, f"{place}: stages.{number - 1}")
     return recipe
+
+
+def spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``overrides`` by dotted paths alone, in place of the short words that there are for some (:data:`SHORT`).
+
+    ``image_size`` is the length of the shorter side, or (height, width).
+
+    Raises:
+        UsageError: an entry is there by both its names.
+    """
+    found: dict[str, Any] = {}
+    for word, value in overrides.items():
+        path = SHORT.get(word, word)
+        if word == "image_size" and isinstance(value, list | tuple):
+            path = "model.input.size"
+        if path in found:
+            raise UsageError(f"{word} is {value!r}, and {path} is given, too; expected one of them")
+        found[path] = value
+    return found
 
 
 def stage_number(name: str | None) -> int | None:
@@ -330,9 +379,9 @@ def _locate(values: dict[str, Any], *folders: Path) -> None:
     for entry in ("init", "init_weights_file"):
         value = values.get(entry)
         if isinstance(value, list | tuple):
-            values[entry] = [_located(one, places, file=True) for one in value]
+            values[entry] = [_located(one, places, file=True, runs=True) for one in value]
         elif value is not None:
-            values[entry] = _located(value, places, file=True)
+            values[entry] = _located(value, places, file=True, runs=True)
     stages = values.get("stages")
     if isinstance(stages, list | tuple):
         values["stages"] = [_copy(stage) if isinstance(stage, Mapping) else stage for stage in stages]
@@ -341,12 +390,13 @@ def _locate(values: dict[str, Any], *folders: Path) -> None:
                 _locate(stage, *folders)
 
 
-def _located(text: Any, folders: list[Path], *, file: bool = False, formats: bool = False) -> Any:
+def _located(text: Any, folders: list[Path], *, file: bool = False, runs: bool = False, formats: bool = False) -> Any:
     """The absolute form of ``text``, a relative path that is there in one of ``folders``; else itself.
 
     Args:
         text: anything else than a text stays as it is.
         file: only a file counts; the folder of a checkpoint's name is none.
+        runs: the folder of a training run counts, too.
         formats: a format and a colon may stand before the path.
     """
     if not isinstance(text, str) or not text or stage_number(text) is not None:
@@ -358,7 +408,8 @@ def _located(text: Any, folders: list[Path], *, file: bool = False, formats: boo
         return text
     for folder in folders:
         place = os.path.abspath(folder / path)
-        if os.path.isfile(place) if file else os.path.exists(place):
+        run = runs and os.path.isfile(os.path.join(place, "recipe.yaml"))
+        if run or (os.path.isfile(place) if file else os.path.exists(place)):
             return f"{start}{place}"
     return text
 
@@ -368,25 +419,37 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _set(values: dict[str, Any], path: str, value: Any, place: str) -> None:
-    *parents, last = path.split(".")
-    here = values
-    for i, name in enumerate(parents):
-        below = here.setdefault(name, {})
-        if isinstance(below, list | tuple) and i == 0 and name == "stages":  # stages.0.trainer.epochs=3
-            stages = [dict(stage) for stage in below]
-            number, _, rest = path.removeprefix("stages.").partition(".")
-            if not number.isdigit() or int(number) >= len(stages) or not rest:
-                raise UsageError(f"{place}: {path}: expected stages.NUMBER.ENTRY, the number 0 to {len(stages) - 1}")
-            stages[int(number)] = _copy(stages[int(number)])
-            _set(stages[int(number)], rest, value, place)
-            here[name] = stages
-            return
-        if parents[:2] == ["model", "loss"] and i == 2 and isinstance(below, int | float):
-            below = here[name] = {"weight": below}  # model.loss.focal.gamma=3, where focal was a weight alone
-        if not isinstance(below, dict):
+    """Put ``value`` where ``path`` leads in ``values``, through mappings and lists, which are copied on the way."""
+    here: Any = values
+    names = path.split(".")
+    for i, name in enumerate(names[:-1]):
+        key = _key(here, names, i, place)
+        below = here[key] if isinstance(here, list) else here.setdefault(key, {})
+        if isinstance(below, Mapping):
+            below = dict(below)
+        elif isinstance(below, list | tuple):
+            below = [*below]
+        elif names[:2] == ["model", "loss"] and i == 2 and isinstance(below, int | float):
+            below = {"weight": below}  # model.loss.focal.gamma=3, where focal was a weight alone
+        elif names[0] == "transforms" and i == 1 and below == names[2]:
+            below = {below: {}}  # transforms.0.RandomHorizontalFlip.p=0.3, where it was a name alone
+        else:
             raise UsageError(f"{place}: {path}: {name!r} has the value {below!r} and no entries of its own")
+        here[key] = below
         here = below
-    here[last] = value
+    here[_key(here, names, len(names) - 1, place)] = value
+
+
+def _key(here: Any, names: list[str], position: int, place: str) -> Any:
+    """The name at ``position`` as a key of ``here``: a number where that is a list."""
+    name = names[position]
+    if not isinstance(here, list):
+        return name
+    if not name.isdecimal() or int(name) >= len(here):
+        path, count = ".".join(names[:position]), len(here)
+        expected = f"a number from 0 to {count - 1}" if count else "none, for it is empty"
+        raise UsageError(f"{place}: {'.'.join(names)}: {path} is a list and has no entry {name!r}; expected {expected}")
+    return int(name)
 
 
 def _overlaid(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

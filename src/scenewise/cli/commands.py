@@ -316,22 +316,31 @@ def _print_found(found: dict[str, list[str]], asked: int, out: Path) -> None:
 @app.command()
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="RECIPE", help="A YAML file; not needed with --resume.")
+        str | None,
+        typer.Argument(
+            metavar="DATA|RECIPE",
+            help="A folder of labelled images (or format:path), or a YAML file; not with --resume.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE...", help="Overrides of the recipe, such as trainer.epochs=30."),
+        typer.Argument(
+            metavar="KEY=VALUE...", help="Such as epochs=30 batch_size=8 image_size=640, or optimizer.lr=0.001."
+        ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="The folder of a stopped run, to go on with it.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Train a model as a recipe says. Ctrl-C stops after the step; --resume goes on from there."""
+    """Train a model on labelled images, or as a recipe says. Ctrl-C stops after the step; --resume goes on from there.
+
+    With data in place of a recipe, its labels decide what is trained; what is chosen is printed first.
+    """
     from scenewise.engine.train import train as run_training
     from scenewise.recipe import parse_overrides
 
     words = list(overrides or [])
-    if recipe is not None and "=" in str(recipe) and not recipe.exists():  # `train --resume RUN key=value`
-        words.insert(0, str(recipe))
+    if recipe is not None and resume is not None and "=" in recipe and not Path(recipe).exists():
+        words.insert(0, recipe)  # `train --resume RUN key=value`
         recipe = None
     run = run_training(recipe, parse_overrides(words), resume=resume)
     if json:
@@ -343,6 +352,7 @@ def train(
                 "monitor": run.monitor,
                 "best": run.best,
                 "scores": run.scores,
+                "pictures": [str(file) for file in run.pictures],
             }
         )
     elif run.finished:

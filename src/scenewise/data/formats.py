@@ -14,6 +14,7 @@ import numpy as np
 
 from scenewise.data.base import DataSet, OnBadRecord, Problem
 from scenewise.data.instances import InstanceDataSet
+from scenewise.data.part import Part, parse_part
 from scenewise.data.recognise import describe, recognise
 from scenewise.errors import DataError, UsageError, suggest
 
@@ -132,7 +133,7 @@ def open_data(
 
     Args:
         source: such as ``camvid:data/camvid``; or ``data/camvid``, where the format is recognised by its files.
-        split: which part of it.
+        split: which part of it; ``train[:80%]`` and the like are shares of a split (:mod:`scenewise.data.part`).
         needs: the target fields that are wanted, where a format has several readers; what is bad in others does not
             matter. Samples may have more fields: see :meth:`~scenewise.data.base.DataSet.only`.
         on_bad_record: what becomes of bad records among those of objects, such as a box without an area: see
@@ -165,8 +166,9 @@ def open_reader(
     **options: Any,
 ) -> DataSet:
     """The data set in ``root`` by the reader ``cls``. Arguments and errors as for :func:`open_data`."""
-    data = construct(cls, root, split, needs=needs, on_bad_record=on_bad_record, **options)
-    refuse(list(data.missing()), f"files of split {split!r} are missing")
+    name, share = parse_part(split)
+    data = construct(cls, root, name, needs=needs, on_bad_record=on_bad_record, **options)
+    refuse(list(data.missing()), f"files of split {name!r} are missing")
     if data.faults:
         hints = [problem.message for problem in data.suspicions()]
         cure = ". on_bad_record: skip leaves such records out, fix mends what it can"
@@ -174,7 +176,7 @@ def open_reader(
     reason = "" if allow_unlabelled else data.unlabelled(needs)
     if reason:
         raise DataError(f"{data.source}, split {data.split}: {reason}. allow_unlabelled takes it as it is")
-    return data
+    return data if share is None else Part(data, f"{data.split}{split[len(name) :]}", share)
 
 
 def construct(

@@ -22,8 +22,9 @@ from scenewise.data.convert import Item, Source, open_source, write_items
 from scenewise.data.folders import counted
 from scenewise.data.instances import InstanceDataSet
 from scenewise.data.label_maps import LabelMapDataSet
+from scenewise.data.part import content_key, place_of
 from scenewise.data.readers.voc_boxes import VOCBoxes
-from scenewise.errors import DataError, UsageError
+from scenewise.errors import UsageError
 from scenewise.files.atomic import write_text
 from scenewise.types import IGNORE
 
@@ -144,12 +145,7 @@ def _key(item: Item, by: By, group: str | None) -> bytes:
     if by == "name":
         name = item.data.image_id(item.index)
         return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    if item.file is None:
-        return blake2b(np.ascontiguousarray(item.data[item.index][0].numpy()).tobytes(), digest_size=16).digest()
-    try:
-        return blake2b(item.file.read_bytes(), digest_size=16).digest()
-    except OSError as error:
-        raise DataError(f"{item.file}: can't be read ({error.strerror})") from None
+    return content_key(item.data, item.index)
 
 
 def _group(item: Item, group: str) -> str:
@@ -197,7 +193,7 @@ def _table(
 
 def _part(key: bytes, shares: Mapping[str, float]) -> str:
     """The split of a hash: of a number from 0 to 1 that follows from it."""
-    number = int.from_bytes(key[:8], "big") / 2**64
+    number = place_of(key)
     reached = 0.0
     for name, share in shares.items():
         reached += share

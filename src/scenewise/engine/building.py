@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scenewise.catalog import build, check_arguments, interface_of, options, with_classes
+from scenewise.catalog import (
+    build,
+    check_arguments,
+    interface_of,
+    name_of,
+    options,
+    plain_arguments,
+    with_classes,
+)
 from scenewise.data import DataSet, open_data
 from scenewise.data.formats import path_of
 from scenewise.data.inputs import with_inputs
@@ -24,6 +32,7 @@ from scenewise.metrics.table import truth_for
 from scenewise.model import Model
 from scenewise.recipe import Recipe
 from scenewise.types import InputSpec
+from scenewise.weights.load import load
 
 
 @dataclass  # not frozen: Fabric goes through what it sends to other processes
@@ -38,6 +47,13 @@ class InHand:
     def any(self) -> bool:
         """Whether there is anything."""
         return self.model is not None or self.data is not None or self.validation is not None
+
+
+def model_block(init: str | Sequence[str]) -> dict[str, Any]:
+    """The block ``model`` of a recipe that says nothing of it: system and arguments of the checkpoint ``init``, of the
+    first of several."""
+    model = load(init if isinstance(init, str) else init[0])
+    return {"system": name_of(model), **plain_arguments(model)}
 
 
 def check_paths(recipe: Recipe, source: str | Path | Mapping[str, Any] | Recipe | None) -> None:

@@ -17,6 +17,7 @@ class Run:
     scores: dict[str, Any]  # all scores of the best epoch
     epochs: int  # how many were trained
     finished: bool  # False: stopped by the user; train(resume=folder) goes on
+    pictures: tuple[Path, ...] = ()  # of the best and the worst validation images, where training had no recipe
 
     @property
     def best_checkpoint(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 import os
 import signal
@@ -15,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from scenewise.catalog import name_of, plain_arguments
 from scenewise.data import DataSet
+from scenewise.data.formats import FORMATS, all_readers
 from scenewise.data.loader import Transform
+from scenewise.data.recognise import signs_of
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.building import InHand, check_paths
+from scenewise.engine.defaults import starting_recipe
 from scenewise.engine.log import flattened
 from scenewise.engine.loop import Loop
 from scenewise.engine.processes import check_loaders, check_script
+from scenewise.engine.report import tell_end, tell_start, write_pictures
 from scenewise.engine.run import Run
 from scenewise.engine.stages import check_stages, train_stages
 from scenewise.errors import ScenewiseError, TrainingError, UsageError
@@ -45,12 +51,16 @@ def train(
     transform: Transform | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Train as ``recipe`` says.
+    """Train as ``recipe`` says; or, where it is a data set, from a starting recipe that fits it.
 
     Args:
-        recipe: a YAML file, a mapping, or a :class:`Recipe`; None with ``resume``, or with ``model`` and ``data`` in
-        hand.
-        overrides: values by dotted path, such as ``{"trainer.epochs": 30}``.
+        recipe: a YAML file, a mapping, or a :class:`Recipe`; or a data set, as ``format:path`` or its path alone, whose
+            labels then decide what is trained (:mod:`scenewise.engine.defaults`): what is chosen is printed, and
+            pictures of the best and the worst validation images are drawn in the end. None with ``resume``, or with
+            ``model`` and ``data`` in hand.
+        overrides: values by dotted path, such as ``{"trainer.epochs": 30}``, or by a short word: ``epochs``,
+            ``batch_size``, ``image_size``, ``backbone``, ``lr``, ``name``. With a data set, also ``budget``: the
+            minutes that training may take.
         model: a model in hand, which is trained in place, from the weights that it has; in place of the recipe's block
             ``model``. Its class has to be found by its name: it stands at the top of a module.
         data: a ``format:path`` string, or a data set in hand; in place of the recipe's ``data.train``.
@@ -68,6 +78,9 @@ def train(
     """
     in_hand = InHand(model, data if isinstance(data, DataSet) else None, _data_set(validation))
     overrides = {**(overrides or {}), **_blocks(model, data, validation)}
+    source = _data_in_place_of_a_recipe(recipe)
+    if resume is None and source is not None:
+        return _train_from_data(source, overrides, transform, quiet)
     if resume is not None:
         folder = Path(resume)
         if not (folder / "recipe.yaml").is_file():
@@ -91,6 +104,34 @@ def train(
 
         return train_stages(loaded, folder, train_stage, tell=(lambda line: None) if quiet else _tell)
     return _launch(loaded, folder, resume is not None, in_hand, transform, quiet)
+
+
+def _data_in_place_of_a_recipe(recipe: Any) -> str | None:
+    """``recipe`` where it names a data set: a format and a path, a folder, or the file that describes one."""
+    if not isinstance(recipe, str | Path):
+        return None
+    text, path = str(recipe), Path(recipe).expanduser()
+    if path.is_dir() or (not path.exists() and text.partition(":")[0] in FORMATS and ":" in text):
+        return text
+    if path.is_file() and signs_of(path, all_readers()):
+        return text
+    return None
+
+
+def _train_from_data(source: str, overrides: Mapping[str, Any], transform: Transform | None, quiet: bool) -> Run:
+    """Train from the starting recipe of the data set ``source``."""
+    console = Console(stderr=True, quiet=quiet)
+    if not quiet:
+        _tell("looking at the data, and measuring how fast this machine is ...")
+    start = starting_recipe(source, overrides)
+    check_paths(start.recipe, None)
+    folder = _new_folder(start.recipe)
+    tell_start(start, console)
+    run = _launch(start.recipe, folder, False, InHand(), transform, quiet)
+    if run.finished:
+        run = dataclasses.replace(run, pictures=write_pictures(run, start.recipe))
+        tell_end(run, source, console)
+    return run
 
 
 def _data_set(data: str | DataSet | None) -> DataSet | None:

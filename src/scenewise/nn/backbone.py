@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +191,7 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path) -> None:
     """Fill ``backbone`` with ImageNet weights (``"imagenet"``) or those of a local file.
 
     A file may be safetensors or a torch file of tensors; it holds the state of the timm classifier of that name, whose
-    classifier layers are left out.
+    classifier layers are left out, or it is the checkpoint of a model on that backbone, all else of which is left out.
     """
     state, source = classifier_state(backbone.name, weights)
     own = backbone.network.state_dict()
@@ -224,7 +225,7 @@ def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tenso
     if weights != "imagenet":
         from scenewise.files.tensors import read_tensors
 
-        return read_tensors(weights), str(weights)
+        return _backbone_of(read_tensors(weights)), str(weights)
     source = f"ImageNet weights of {name}"
     if name in OFFLINE:
         return _offline(name, OFFLINE[name]), source
@@ -239,6 +240,13 @@ def classifier_state(name: str, weights: str | Path) -> tuple[Mapping[str, Tenso
             "give a local file as backbone_weights, None for random weights, or a backbone whose weights are packages: "
             f"{', '.join(OFFLINE)}"
         ) from None
+
+
+def _backbone_of(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of the backbone where ``tensors`` are a whole model's, as of a checkpoint; else all of them."""
+    inside = re.compile(r"(?:.+\.)?backbone\.network\.")
+    found = {key[start.end() :]: value for key, value in tensors.items() if (start := inside.match(key))}
+    return found or tensors
 
 
 def load_vgg_layers(layers: Sequence[nn.Module], backbone: str, weights: str) -> None:

@@ -27,9 +27,9 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
     """A model in evaluation mode.
 
     Args:
-        model: the name of a packaged model (``blood-cells``, ``nuclei``, ``street-scenes``), of
-            published weights (``torchvision/deeplabv3_resnet50``), a checkpoint's path, or that of a YAML file which
-            lists the models of a pipeline.
+        model: the name of a packaged model (``blood-cells``, ``nuclei``, ``street-scenes``), of published weights
+            (``torchvision/deeplabv3_resnet50``), a checkpoint's path, the folder of a training run, whose best
+            checkpoint it is then, or the path of a YAML file which lists the models of a pipeline.
         weights_file: for published weights: a local file in their own format, in place of a download.
 
     Raises:
@@ -59,9 +59,23 @@ def load(model: str | Path, *, weights_file: str | Path | None = None) -> Model:
         raise CheckpointError(
             f"{name}: neither a file nor a known name{suggest(name, known)}; known names: {', '.join(known)}"
         )
+    if Path(model).is_dir():
+        return load_checkpoint(best_of(Path(model)))
     if Path(model).suffix.lower() in PIPELINE_FILES:
         return _load_pipeline(Path(model))
     return load_checkpoint(model)
+
+
+def best_of(run: Path) -> Path:
+    """The best checkpoint of a training run in the folder ``run``.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    if not (run / "best.safetensors").is_file():
+        what = "a run without a best checkpoint yet" if (run / "recipe.yaml").is_file() else "a folder, but not a run's"
+        raise CheckpointError(f"{run}: {what}; expected best.safetensors in it, as training leaves it")
+    return run / "best.safetensors"
 
 
 def _load_pipeline(path: Path) -> Model:
