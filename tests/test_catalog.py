@@ -8,7 +8,7 @@ import pytest
 
 from scenewise.catalog import check_arguments, find, options, plain_arguments
 from scenewise.errors import UsageError
-from scenewise.nn.roi_heads import HardExamples
+from scenewise.ops.matching import HardExamples
 from tests.systems.options import small
 
 TWO_STAGES = ("faster-rcnn", "mask-rcnn", "keypoint-rcnn")

@@ -118,6 +118,12 @@ SYSTEMS: dict[str, System] = {
             "CVPR 2014, arXiv:1311.2524",
         ),
         System(
+            "retinanet",
+            "detection.retinanet:RetinaNet",
+            "object detection",
+            "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708.02002",
+        ),
+        System(
             "rpn",
             "detection.rpn:RegionProposals",
             "region proposals",

@@ -363,8 +363,12 @@ class Batch:
     @property
     def padded(self) -> bool:
         """Whether any image is smaller than the canvas."""
-        canvas = tuple(self.images.shape[-2:])
-        return any(size != canvas for size in self.sizes)
+        return any(size != self.canvas for size in self.sizes)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) of the images, padding included."""
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with all its tensors on ``device``."""
@@ -398,7 +402,7 @@ class Batch:
                 f"input {name!r} was given for {found} of {len(self)} images; this model takes one per image: "
                 f"inputs={{{name!r}: ...}}, or --input {name}=PATH in the command"
             )
-        return _padded(self.inputs[name], (self.images.shape[-2], self.images.shape[-1]))
+        return _padded(self.inputs[name], self.canvas)
 
 
 def _padded(images: Sequence[Tensor], canvas: tuple[int, int]) -> Tensor:

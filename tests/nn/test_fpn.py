@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from scenewise.nn.features import FPN
 
@@ -31,6 +31,25 @@ def test_it_equals_torchvisions():
     found = ours(maps())
     assert len(found) == len(expected) == 4
     for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("coarser", "width"), [("c5", 5), ("p5", 6)])
+def test_two_coarser_levels_equal_torchvisions(coarser, width):
+    """From the backbone's last map or, where the widths say so, from the pyramid's."""
+    torch.manual_seed(0)
+    theirs = FeaturePyramidNetwork(WIDTHS, 6, LastLevelP6P7(width, 6))
+    ours = FPN(WIDTHS, 6, coarser=coarser)
+    names = {"lateral": "inner_blocks.{}.0", "output": "layer_blocks.{}.0", "coarser": "extra_blocks.p{}"}
+    state, taken = theirs.state_dict(), {}
+    for key in ours.state_dict():
+        part, number, kind = key.split(".")
+        number = int(number) + 6 if part == "coarser" else number
+        taken[key] = state[f"{names[part].format(number)}.{kind}"]
+    ours.load_state_dict(taken)
+    found = ours(maps())
+    assert len(found) == 5
+    for a, b in zip(found, theirs(OrderedDict(enumerate(maps()))).values(), strict=True):
         torch.testing.assert_close(a, b)
 
 

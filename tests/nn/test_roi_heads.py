@@ -6,16 +6,9 @@ import torch.nn.functional as F
 from torchvision.ops import box_iou
 
 from scenewise.errors import UsageError
-from scenewise.nn.roi_heads import (
-    DetectionSpec,
-    HardExamples,
-    RoISampler,
-    Sampled,
-    detections,
-    sample_rois,
-    second_stage_losses,
-)
-from scenewise.ops.boxes import decode_boxes
+from scenewise.nn.roi_heads import RoISampler, Sampled, detections, sample_rois, second_stage_losses
+from scenewise.ops.boxes import DetectionSpec, decode_boxes
+from scenewise.ops.matching import HardExamples
 
 TRUTH = torch.tensor([[10.0, 10, 50, 50], [60, 20, 90, 80]])
 

@@ -50,6 +50,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "hidden": [16],
         "search": {"width": None, "min_side": 8, "max_boxes": 40},
     },
+    "retinanet": {
+        "backbone": TINY,
+        "features": {"channels": 16},
+        "anchors": {"sizes": [[12, 16], [24, 32], [48, 56], [64, 80], [96, 128]]},
+        "head": {"convs": 1},
+        "detections": {"score": 0.005, "count": 10},
+        "input": {"size_divisor": 32},
+    },
     "rpn": {name: TWO_STAGES[name] for name in ("backbone", "features", "anchors", "proposals", "input")},
     "single-object": {"backbone": TINY, "input": {"size": [64, 96]}},
     "sliding-window": {

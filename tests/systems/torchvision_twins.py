@@ -1,4 +1,4 @@
-"""torchvision's two-stage detectors with random weights, and ours with the same ones, read as published files are."""
+"""torchvision's detectors on a ResNet-50, and ours with the same random weights, read as published files are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import detection, resnet50
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from scenewise.model import Model
@@ -30,6 +31,7 @@ LOSSES = {
     "mask": "loss_mask",
     "keypoints": "loss_keypoint",
 }
+ONE_STAGE_LOSSES = {"class": "classification", "box": "bbox_regression"}
 
 
 def row_of(name: str) -> Published:
@@ -46,23 +48,26 @@ def reference(name: str, side: int = SIDE) -> nn.Module:
         second: Any = {
             "fasterrcnn_v2": detection.fasterrcnn_resnet50_fpn_v2,
             "maskrcnn_v2": detection.maskrcnn_resnet50_fpn_v2,
+            "retinanet_v2": detection.retinanet_resnet50_fpn_v2,
         }[name]
         outputs = len(row.outputs)
         model = second(weights_backbone=None, num_classes=outputs, min_size=side, max_size=2 * side)
-        return _lively(model, row, scores=16.0)
+        return _lively(model, row, scores=16.0, one_stage=0.05)
     make: Any = {
         "fasterrcnn": detection.FasterRCNN,
         "maskrcnn": detection.MaskRCNN,
         "keypointrcnn": detection.KeypointRCNN,
+        "retinanet": detection.RetinaNet,
     }[name]
-    backbone = _resnet_fpn_extractor(resnet50(weights=None, norm_layer=FrozenBatchNorm2d), 5)
+    maps: Any = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)} if name == "retinanet" else {}
+    backbone = _resnet_fpn_extractor(resnet50(weights=None, norm_layer=FrozenBatchNorm2d), 5, **maps)
     model = make(backbone, num_classes=len(row.outputs), min_size=side, max_size=2 * side)
     overwrite_eps(model, 0.0)
     return _lively(model, row)
 
 
 @torch.no_grad()
-def _lively(model: nn.Module, row: Published, scores: float = 0.8) -> nn.Module:
+def _lively(model: nn.Module, row: Published, scores: float = 0.8, one_stage: float = 0.2) -> nn.Module:
     """``model`` in evaluation mode, its weights such that it finds something; ``scores``: how much its classes vary."""
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
@@ -75,13 +80,20 @@ def _lively(model: nn.Module, row: Published, scores: float = 0.8) -> nn.Module:
             ("rpn.head.bbox", 0.05),
             ("box_predictor.bbox", 0.005),
             ("cls_score", scores),
-            ("cls_log", 0.1),
+            ("rpn.head.cls_log", 0.1),
+            ("_head.conv", 0.03),
+            ("_head.cls_log", one_stage),
+            ("bbox_reg", one_stage / 10),
         ):
-            if part in key and key.endswith("weight"):
+            if part in key and key.endswith("weight") and value.dim() > 1:
                 nn.init.normal_(value, std=std)
     unused = [i for i, label in enumerate(row.outputs) if label == "N/A"]
-    heads: Any = model.roi_heads
-    heads.box_predictor.cls_score.bias[unused] = -1e4
+    if hasattr(model, "roi_heads"):
+        heads: Any = model.roi_heads
+        heads.box_predictor.cls_score.bias[unused] = -1e4
+    else:
+        logits: Any = model.head.classification_head.cls_logits  # type: ignore[union-attr]
+        logits.bias.view(-1, len(row.outputs))[:, [0, *unused]] = -1e4  # 0 is the background, which is never an answer
     return model.eval()
 
 
@@ -100,6 +112,7 @@ def former_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, value in state.items():
         key = re.sub(r"(inner_blocks|layer_blocks)\.(\d)\.0\.", r"\1.\2.", key)
         key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        key = re.sub(r"^(head\.\w+\.conv)\.(\d)\.0\.", lambda m: f"{m[1]}.{2 * int(m[2])}.", key)
         key = re.sub(r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key)
         former[key] = value
     return former
@@ -150,7 +163,8 @@ def _both_losses(name: str, images: list[Tensor], targets: list[Any]) -> tuple[d
     fed = [{**target, "labels": their_labels(name, target["labels"])} for target in targets]
     expected = theirs(images, fed)
     theirs.eval()
-    return found, {mine: expected[their] for mine, their in LOSSES.items() if their in expected}
+    names = LOSSES if hasattr(ours, "rpn") else ONE_STAGE_LOSSES
+    return found, {mine: expected[their] for mine, their in names.items() if their in expected}
 
 
 @contextlib.contextmanager
@@ -159,6 +173,9 @@ def in_one_order(ours: Any, theirs: Any) -> Iterator[None]:
 
     By their scores they are not quite in the same order: scores that differ by a rounding change places.
     """
+    if not hasattr(ours, "rpn"):
+        yield  # nothing is drawn at random
+        return
     propose, select = ours.rpn.proposals, theirs.rpn.filter_proposals
     ours.rpn.proposals = lambda *a, **k: [(_ordered(boxes), scores) for boxes, scores in propose(*a, **k)]
 

@@ -28,8 +28,15 @@ ENUMS = {
     "keypointrcnn": detection.KeypointRCNN_ResNet50_FPN_Weights,
     "fasterrcnn_v2": detection.FasterRCNN_ResNet50_FPN_V2_Weights,
     "maskrcnn_v2": detection.MaskRCNN_ResNet50_FPN_V2_Weights,
+    "retinanet": detection.RetinaNet_ResNet50_FPN_Weights,
+    "retinanet_v2": detection.RetinaNet_ResNet50_FPN_V2_Weights,
 }
-FORMER = ("fasterrcnn", "maskrcnn", "keypointrcnn")  # whose files are older than torchvision's present names
+FORMER = (
+    "fasterrcnn",
+    "maskrcnn",
+    "keypointrcnn",
+    "retinanet",
+)  # whose files are older than torchvision's present names
 OURS = {"box_map": "box.AP", "mask_map": "mask.AP", "kp_map": "keypoints.AP"}
 NAME = "test/maskrcnn"
 
@@ -58,7 +65,7 @@ def test_classes_are_cocos():
 def test_a_file_in_the_former_naming(name, tmp_path):
     """Files of the first years and today's fill the model alike; frozen batch-norms have no step counters."""
     state = former_names(reference(name).state_dict())
-    assert "rpn.head.conv.weight" in state
+    assert ("head.classification_head.conv.6.bias" if name == "retinanet" else "rpn.head.conv.weight") in state
     assert not any(key.endswith("num_batches_tracked") for key in state)
     torch.save(state, tmp_path / "former.pth")
     model = load_published(f"torchvision/{name}_resnet50_fpn", tmp_path / "former.pth")
@@ -78,6 +85,15 @@ def test_rows_of_the_classes_are_taken():
     logits = theirs["roi_heads.mask_predictor.mask_fcn_logits.weight"]
     assert torch.equal(ours.mask_head.mask_logits.weight[11], logits[13])
     assert len(ours.mask_head.mask_logits.weight) == 80
+
+
+def test_rows_of_the_classes_are_taken_from_each_anchor():
+    """Theirs are 91 for the first anchor, then 91 for the second; ours nine for the first class, of stop signs 11."""
+    theirs, ours = reference("retinanet").state_dict(), twin("retinanet")
+    logits = theirs["head.classification_head.cls_logits.weight"]
+    assert (len(logits), len(ours.class_logits.weight)) == (9 * 91, 80 * 9)
+    for anchor in (0, 4, 8):
+        assert torch.equal(ours.class_logits.weight[11 * 9 + anchor], logits[anchor * 91 + 13])
 
 
 # A small network in the publisher's format

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from scenewise.nn.box_head import HeadSpec
 from scenewise.nn.features import Features
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler, Sampled
+from scenewise.nn.roi_heads import RoISampler, Sampled
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
+from scenewise.ops.boxes import DetectionSpec
 from scenewise.ops.roi import roi_align
 from scenewise.types import Interface, Output, Target
 

@@ -23,6 +23,7 @@ from scenewise.types import STRICT, Channels, Count, Layers
 
 Design = Literal["fpn", "c4", "c5"]
 Pathway = Literal["top-down", "bottom-up", "no-lateral"]
+Coarser = Literal["pool", "c5", "p5"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class FeatureSpec:
         strides: of the backbone's maps that the pyramid takes.
         channels: the width of the pyramid.
         pathway: of the pyramid: ``"top-down"`` is the paper's, ``"bottom-up"`` and ``"no-lateral"`` its ablations.
+        coarser: the pyramid's maps above its last one: ``"pool"``, every other cell of that one; two by convolutions
+            of stride 2, on the backbone's last map (``"c5"``, RetinaNet's) or the pyramid's (``"p5"``, torchvision's).
         norm: ``"batch"`` puts batch-norms into the pyramid, which are trained.
         frozen_levels: how many of the backbone's levels are not trained. None: with pre-trained weights 2 (the stem and
             the first stage of a ResNet), without none.
@@ -45,6 +48,7 @@ class FeatureSpec:
     strides: tuple[Count, ...] = (4, 8, 16, 32)
     channels: Channels = 256
     pathway: Pathway = "top-down"
+    coarser: Coarser = "pool"
     norm: Literal["none", "batch"] = "none"
     frozen_levels: Layers | None = None
     frozen_norm: bool = True
@@ -62,7 +66,7 @@ class Features(nn.Module):
             none.
 
     ``design`` is that of the arguments, ``channels`` the width of the maps, ``strides`` are those that boxes are pooled
-    from, ``proposal_strides`` those that proposals come from: the pyramid has a coarser one besides, for them alone.
+    from, ``proposal_strides`` those that proposals come from: the pyramid has coarser ones besides, for them alone.
     ``count`` is the number of the latter, ``intermediate_channels`` and ``intermediate_stride`` are of the map besides.
     """
 
@@ -88,14 +92,15 @@ class Features(nn.Module):
             self.backbone = Backbone(backbone, weights=weights, levels=chosen, in_channels=in_channels)
             self.taken = [chosen.index(level) for level in levels]  # which of the backbone's maps
             widths = [self.backbone.channels[place] for place in self.taken]
-            self.pyramid = FPN(widths, spec.channels, pathway=spec.pathway, norm=spec.norm)
+            self.pyramid = FPN(widths, spec.channels, pathway=spec.pathway, coarser=spec.coarser, norm=spec.norm)
             self.channels, self.strides = spec.channels, tuple(spec.strides)
-            self.count = len(spec.strides) + 1
+            self.count = len(spec.strides) + self.pyramid.coarser_maps
         else:
             self.backbone = _single_map(natural, weights, design, spec.output_stride, also)
             self.channels, self.strides = self.backbone.channels[-1], (self.backbone.strides[-1],)
             self.taken, self.count, chosen = [len(also)], 1, also
-        self.proposal_strides = self.strides if self.pyramid is None else (*self.strides, 2 * self.strides[-1])
+        above = range(1, self.count - len(self.strides) + 1)
+        self.proposal_strides = (*self.strides, *(self.strides[-1] << step for step in above))
         self.besides = [chosen.index(level) for level in also]
         self.intermediate_channels = sum(self.backbone.channels[place] for place in self.besides)
         self.intermediate_stride = self.backbone.strides[self.besides[0]] if self.besides else None
@@ -214,13 +219,14 @@ def hold_norms(module: nn.Module) -> None:
 
 
 class FPN(nn.Module):
-    """A pyramid over a backbone's maps, and one coarser level above it.
+    """A pyramid over a backbone's maps, and one or two coarser levels above it.
 
     Args:
         in_channels: the width of each map, from fine to coarse; each is half as large as the one before.
         channels: the width of the pyramid.
         pathway: ``"top-down"`` is the paper's; ``"bottom-up"`` leaves out the way down, and ``"no-lateral"`` the maps
             that join it from the side (table 1, rows d and e).
+        coarser: see :class:`FeatureSpec`.
         norm: ``"batch"`` puts a batch-norm after each convolution, in place of its bias.
     """
 
@@ -230,13 +236,17 @@ class FPN(nn.Module):
         channels: int = 256,
         *,
         pathway: Pathway = "top-down",
+        coarser: Coarser = "pool",
         norm: Literal["none", "batch"] = "none",
     ) -> None:
         super().__init__()
         joined = in_channels[-1:] if pathway == "no-lateral" else in_channels
         self.lateral = nn.ModuleList(_layer(conv_norm(width, channels, 1, norm)) for width in joined)
         self.output = nn.ModuleList(_layer(conv_norm(channels, channels, 3, norm)) for _ in in_channels)
-        self.pathway = pathway
+        above = {"pool": (), "c5": (in_channels[-1], channels), "p5": (channels, channels)}[coarser]
+        self.coarser = nn.ModuleList(nn.Conv2d(width, channels, 3, stride=2, padding=1) for width in above)
+        self.coarser_maps = max(1, len(above))
+        self.pathway, self.above_backbone = pathway, coarser == "c5"
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
@@ -244,13 +254,17 @@ class FPN(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """One map [N,channels,H,W] for each of ``maps``, from fine to coarse, and one of half the last one's size."""
+        """One map [N,channels,H,W] for each of ``maps``, from fine to coarse; then those above them."""
         inner = self.lateral[-1](maps[-1])
         found = [self.output[-1](inner)]
         for level in range(len(maps) - 2, -1, -1):
             inner = self._down(inner, maps[level], level)
             found.insert(0, self.output[level](inner))
-        return [*found, F.max_pool2d(found[-1], 1, 2)]
+        if not self.coarser:
+            return [*found, F.max_pool2d(found[-1], 1, 2)]
+        first, second = self.coarser
+        found.append(first(maps[-1] if self.above_backbone else found[-1]))
+        return [*found, second(found[-1].relu())]
 
     def _down(self, inner: Tensor, map: Tensor, level: int) -> Tensor:
         """The pyramid's inner map at ``level``, from the one above it and the backbone's ``map``."""

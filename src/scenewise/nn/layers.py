@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -34,10 +35,15 @@ def conv_bn_relu(
     )
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, norm: Literal["none", "batch"]) -> list[nn.Module]:
-    """A convolution at the same resolution, with a bias, or without one and with a batch-norm after it."""
+def conv_norm(inputs: int, outputs: int, kernel: int, norm: Literal["none", "batch", "group"]) -> list[nn.Module]:
+    """A convolution at the same resolution, with a bias, or without one and with a norm after it.
+
+    A group-norm has 32 groups, or as many of them as the width can be divided into.
+    """
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
-    return [conv] if norm == "none" else [conv, nn.BatchNorm2d(outputs)]
+    if norm == "none":
+        return [conv]
+    return [conv, nn.BatchNorm2d(outputs) if norm == "batch" else nn.GroupNorm(math.gcd(32, outputs), outputs)]
 
 
 def fcn_head(inputs: int, classes: int, dropout: float = 0.1) -> nn.Sequential:

@@ -12,26 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scenewise.errors import UsageError
-from scenewise.nn.rpn import BETA, ignored_boxes, leave_out_crowds
-from scenewise.ops.boxes import (
-    at_least,
-    batched_nms,
-    box_iou,
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    soft_nms,
-    vote_boxes,
+from scenewise.nn.rpn import BETA
+from scenewise.ops.boxes import DetectionSpec, box_iou, decode_and_suppress, encode_boxes
+from scenewise.ops.matching import (
+    BELOW,
+    BETWEEN,
+    HardExamples,
+    hardest,
+    ignored_boxes,
+    leave_out_crowds,
+    match,
+    sample_balanced,
 )
-from scenewise.ops.matching import BELOW, BETWEEN, hardest, match, sample_balanced
-from scenewise.types import STRICT, Batch, Count, Output, Share, Target, Weight
+from scenewise.types import STRICT, Batch, Count, Output, Share, Target
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas: one over their usual standard deviations
 
@@ -57,50 +55,6 @@ class RoISampler:
     negative_iou: Share = 0.5
     lowest_iou: Share = 0.0
     crowd_ioa: Share = 0.7
-
-
-@dataclass(frozen=True)
-class HardExamples:
-    """Online hard example mining: the boxes of the largest losses are trained on (Shrivastava et al., CVPR 2016).
-
-    Attributes:
-        count: how many per image.
-        nms_iou: of two boxes that overlap more, only the one of the larger loss is among them; the paper's is 0.7.
-            None: boxes may overlap.
-    """
-
-    __pydantic_config__ = STRICT
-    count: int
-    nms_iou: Share | None = None
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UsageError(f"hard_examples: count is {self.count}; expected 1 or more")
-
-
-@dataclass(frozen=True)
-class DetectionSpec:
-    """Which of the scored boxes are returned.
-
-    Attributes:
-        score: the lowest.
-        nms_iou: of two boxes of a class that overlap more, the one with the lower score goes.
-        nms: ``"soft-linear"`` and ``"soft-gaussian"`` lower its score instead (Bodla et al., ICCV 2017).
-        class_agnostic: boxes of different classes suppress each other, too.
-        voting_iou: box voting: a box that stays becomes the mean, weighted by score, of all boxes of its class that
-            overlap it at least so much (Gidaris and Komodakis, ICCV 2015; 0.5 there). None: boxes stay as they are.
-        count: the largest number per image.
-        min_side: boxes with a shorter side, in pixels, are dropped.
-    """
-
-    __pydantic_config__ = STRICT
-    score: Share = 0.05
-    nms_iou: Share = 0.5
-    nms: Literal["hard", "soft-linear", "soft-gaussian"] = "hard"
-    class_agnostic: bool = False
-    count: Count = 100
-    min_side: Weight = 1e-2
-    voting_iou: Share | None = None
 
 
 @dataclass
@@ -210,10 +164,7 @@ def _hard_examples(losses: Tensor, boxes: Sequence[Tensor], spec: HardExamples) 
     start = 0
     for candidates in boxes:
         rows = slice(start, start + len(candidates))
-        if spec.nms_iou is None:
-            best = hardest(losses[rows], spec.count)
-        else:
-            best = hardest(losses[rows], spec.count, boxes=candidates, iou_threshold=spec.nms_iou)
+        best = hardest(losses[rows], spec.count, boxes=candidates, iou_threshold=spec.nms_iou)
         kept[rows][best] = 1
         start += len(candidates)
     return kept
@@ -247,28 +198,9 @@ def detections(
             delta = delta.unflatten(1, (-1, 4))[row, label + 1]
         else:
             delta = delta[row]
-        candidates = clip_boxes(decode_boxes(delta, boxes[row], weights), size)
-        large = at_least(candidates, spec.min_side).nonzero().flatten()
-        candidates, label = candidates[large], label[large]
-        score = probability[row[large], label + 1]
-        kept, lowered = _suppress(candidates, score, label, spec)
-        left = candidates[kept]
-        if spec.voting_iou is not None:
-            groups = torch.zeros_like(label) if spec.class_agnostic else label
-            left = vote_boxes(candidates, score, groups, kept, iou_threshold=spec.voting_iou)
-        found.append(Output(size, boxes=left, labels=label[kept], scores=lowered))
+        score = probability[row, label + 1]
+        found.append(decode_and_suppress(delta, boxes[row], score, label, size, spec, weights=weights))
     return found
-
-
-def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, spec: DetectionSpec) -> tuple[Tensor, Tensor]:
-    """The indices of the boxes that stay, best first, and their scores."""
-    groups = torch.zeros_like(labels) if spec.class_agnostic else labels
-    if spec.nms == "hard":
-        kept = batched_nms(boxes, scores, groups, spec.nms_iou)[: spec.count]
-        return kept, scores[kept]
-    method: Literal["linear", "gaussian"] = "linear" if spec.nms == "soft-linear" else "gaussian"
-    kept, scores = soft_nms(boxes, scores, groups, method=method, iou_threshold=spec.nms_iou, floor=spec.score)
-    return kept[: spec.count], scores[: spec.count]
 
 
 def probe_boxes(batch: Batch) -> list[Tensor]:

@@ -16,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scenewise.errors import UsageError
-from scenewise.ops.anchors import AnchorSpec, grid_anchors
-from scenewise.ops.boxes import at_least, batched_nms, box_ioa, box_iou, clip_boxes, decode_boxes, encode_boxes
-from scenewise.ops.matching import BELOW, BETWEEN, match, sample_balanced
-from scenewise.types import STRICT, Batch, Channels, Count, Layers, Share, Target, Weight
+from scenewise.ops.anchors import AnchorSpec, anchors_per_cell, grid_anchors
+from scenewise.ops.boxes import DetectionSpec, box_iou, decode_and_suppress, encode_boxes
+from scenewise.ops.matching import BETWEEN, ignored_boxes, leave_out_crowds, match, real_boxes, sample_balanced
+from scenewise.types import STRICT, Batch, Channels, Count, Layers, Share, Weight
 
 PYRAMID_ANCHORS = AnchorSpec(sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)))  # Lin et al., sec. 4.1
 ONE_MAP_ANCHORS = AnchorSpec(sizes=((128.0, 256.0, 512.0),))  # Ren et al., sec. 3.3
@@ -99,16 +98,7 @@ class RPN(nn.Module):
         super().__init__()
         self.anchors, self.spec = anchors, spec or ProposalSpec()
         self.strides = tuple(strides)
-        if len(anchors.sizes) != len(strides):
-            raise UsageError(
-                f"anchors: sizes has {len(anchors.sizes)} entries; expected {len(strides)}, one for each map"
-            )
-        if len(set(anchors.per_cell)) != 1:
-            raise UsageError(
-                f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in anchors.sizes)} numbers on its levels; "
-                "expected as many on each, since one network reads them all"
-            )
-        count = anchors.per_cell[0]
+        count = anchors_per_cell(anchors, len(strides))
         width, dilation = self.spec.channels or in_channels, self.spec.dilation
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)]
         for _ in range(self.spec.convs - 1):
@@ -172,47 +162,23 @@ class RPN(nn.Module):
         spec = self.spec
         before = spec.train_before_nms if training else spec.before_nms
         after = spec.train_after_nms if training else spec.after_nms
-        logits, boxes, levels = [], [], []
-        for level, (scores, deltas, anchors) in enumerate(
+        rule = DetectionSpec(score=0.0, nms_iou=spec.nms_iou, count=after, min_side=spec.min_side)
+        logits, deltas, places, levels = [], [], [], []
+        for level, (scores, moves, anchors) in enumerate(
             zip(scored.logits, scored.deltas, scored.anchors, strict=True)
         ):
             best, index = scores.topk(min(before, scores.shape[1]), dim=1)  # [N,k]
             logits.append(best)
-            picked = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(decode_boxes(picked.flatten(0, 1), anchors[index.flatten()]).view_as(picked))
+            deltas.append(moves.gather(1, index[..., None].expand(-1, -1, 4)))
+            places.append(anchors[index])
             levels.append(torch.full_like(index[0], level))
         groups = torch.cat(levels)
         found = []
-        for scores, candidates, size in zip(torch.cat(logits, 1).sigmoid(), torch.cat(boxes, 1), sizes, strict=True):
-            candidates = clip_boxes(candidates, size)
-            large = at_least(candidates, spec.min_side).nonzero().flatten()
-            candidates, scores = candidates[large], scores[large]
-            kept = batched_nms(candidates, scores, groups[large], spec.nms_iou)[:after]
-            found.append((candidates[kept], scores[kept]))
+        for scores, moves, anchors, size in zip(
+            torch.cat(logits, 1).sigmoid(), torch.cat(deltas, 1), torch.cat(places, 1), sizes, strict=True
+        ):
+            kept = decode_and_suppress(moves, anchors, scores, groups, size, rule)
+            assert kept.boxes is not None
+            assert kept.scores is not None
+            found.append((kept.boxes, kept.scores))
         return found
-
-
-def leave_out_crowds(matches: Tensor, candidates: Tensor, ignored: Tensor, crowd_ioa: float | None) -> Tensor:
-    """``matches`` [A], with BETWEEN for background that lies within ``ignored`` objects [I,4] of the image.
-
-    One of ``candidates`` [A,4] does where more than ``crowd_ioa`` of its area is in one of them; None: none does.
-    """
-    if crowd_ioa is None or len(ignored) == 0:
-        return matches
-    within = box_ioa(candidates, ignored).max(1).values
-    return torch.where((matches == BELOW) & (within > crowd_ioa), BETWEEN, matches)
-
-
-def real_boxes(truth: Target) -> Tensor:
-    """The boxes [G,4] of ``truth`` that are single objects, not crowds or difficult ones."""
-    return truth["boxes"][~truth["ignore"]] if "ignore" in truth else truth["boxes"]
-
-
-def ignored_boxes(truth: Target) -> Tensor:
-    """The boxes [I,4] of crowds and difficult objects in ``truth``."""
-    return truth["boxes"][truth["ignore"]] if "ignore" in truth else truth["boxes"][:0]
-
-
-def canvas_of(images: Tensor) -> tuple[int, int]:
-    """(height, width) of a batch's ``images`` [N,3,H,W], padding included."""
-    return int(images.shape[-2]), int(images.shape[-1])

@@ -64,6 +64,22 @@ class AnchorSpec:
         return [len(level) * len(self.ratios) for level in self.sizes]
 
 
+def anchors_per_cell(spec: AnchorSpec, levels: int) -> int:
+    """The number of anchors a cell, where one network reads all of ``levels`` maps.
+
+    Raises:
+        UsageError: ``spec`` has sizes for another number of maps, or not as many of them for each.
+    """
+    if len(spec.sizes) != levels:
+        raise UsageError(f"anchors: sizes has {len(spec.sizes)} entries; expected {levels}, one for each map")
+    if len(set(spec.per_cell)) != 1:
+        raise UsageError(
+            f"anchors: sizes has {', '.join(str(len(sizes)) for sizes in spec.sizes)} numbers on its levels; "
+            "expected as many on each, since one network reads them all"
+        )
+    return spec.per_cell[0]
+
+
 def grid_anchors(
     spec: AnchorSpec,
     image_size: tuple[int, int],

@@ -1,4 +1,5 @@
-"""Boxes: area, overlap, clipping, the code that a box head regresses, and suppression of those found twice.
+"""Boxes: area, overlap, clipping, the code that a box head regresses, suppression of those found twice, and the way
+from scored anchors to detections.
 
 Shapes: A, B, K boxes ``x1, y1, x2, y2`` in pixels, continuous, unless ``plus_one`` says otherwise. Any of A, B, K may
 be 0. All is computed in the precision of the boxes (float32), also where a network runs in a lower one.
@@ -10,6 +11,7 @@ Every number published before 2018 or so was made with it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from torchvision import ops
 
 from scenewise.errors import UsageError
+from scenewise.types import STRICT, Count, Output, Share, Weight
 
 Weights = tuple[float, float, float, float]
 
@@ -268,3 +271,77 @@ def vote_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, keep: Tensor, *, i
     weights = votes * scores.float()  # [M,K]
     total = weights.sum(dim=1, keepdim=True)
     return torch.where(total > 0, weights @ boxes / total, kept)
+
+
+# ---- from scored anchors to detections
+
+
+@dataclass(frozen=True)
+class DetectionSpec:
+    """Which of the scored boxes are returned.
+
+    Attributes:
+        score: the lowest.
+        nms_iou: of two boxes of a class that overlap more, the one with the lower score goes.
+        nms: ``"soft-linear"`` and ``"soft-gaussian"`` lower its score instead (Bodla et al., ICCV 2017).
+        class_agnostic: boxes of different classes suppress each other, too.
+        voting_iou: box voting: a box that stays becomes the mean, weighted by score, of all boxes of its class that
+            overlap it at least so much (Gidaris and Komodakis, ICCV 2015; 0.5 there). None: boxes stay as they are.
+        count: the largest number per image.
+        min_side: boxes with a shorter side, in pixels, are dropped.
+    """
+
+    __pydantic_config__ = STRICT
+    score: Share = 0.05
+    nms_iou: Share = 0.5
+    nms: Literal["hard", "soft-linear", "soft-gaussian"] = "hard"
+    class_agnostic: bool = False
+    count: Count = 100
+    min_side: Weight = 1e-2
+    voting_iou: Share | None = None
+
+
+@torch.no_grad()
+def decode_and_suppress(
+    deltas: Tensor,
+    anchors: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    spec: DetectionSpec,
+    *,
+    weights: Weights = (1.0, 1.0, 1.0, 1.0),
+) -> Output:
+    """The way of every detector from its candidates in an image to what it returns.
+
+    Args:
+        deltas: [K,4], see :func:`encode_boxes`.
+        anchors: [K,4]: the anchor or proposal of each candidate.
+        scores: [K] in 0..1.
+        labels: int64 [K], from 0 on. Boxes of different labels do not suppress each other, unless ``spec`` says so.
+        size: (height, width) of the image; boxes are clipped to it.
+        spec: which of them are returned; its ``score`` is left to the caller, who picks candidates.
+        weights: those of the deltas.
+
+    Returns:
+        Boxes, labels and scores, the largest score first. Candidates whose deltas are not numbers are dropped.
+    """
+    boxes = clip_boxes(decode_boxes(deltas, anchors, weights), size)
+    large = at_least(boxes, spec.min_side).nonzero().flatten()
+    boxes, scores, labels = boxes[large], scores[large], labels[large]
+    groups = torch.zeros_like(labels) if spec.class_agnostic else labels
+    kept, lowered = _suppress(boxes, scores, groups, spec)
+    left = boxes[kept]
+    if spec.voting_iou is not None:
+        left = vote_boxes(boxes, scores, groups, kept, iou_threshold=spec.voting_iou)
+    return Output(size, boxes=left, labels=labels[kept], scores=lowered)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, groups: Tensor, spec: DetectionSpec) -> tuple[Tensor, Tensor]:
+    """The indices of the boxes that stay, best first, and their scores."""
+    if spec.nms == "hard":
+        kept = batched_nms(boxes, scores, groups, spec.nms_iou)[: spec.count]
+        return kept, scores[kept]
+    method: Literal["linear", "gaussian"] = "linear" if spec.nms == "soft-linear" else "gaussian"
+    kept, scores = soft_nms(boxes, scores, groups, method=method, iou_threshold=spec.nms_iou, floor=spec.score)
+    return kept[: spec.count], scores[: spec.count]

@@ -5,10 +5,14 @@ Shapes: G ground-truth objects, A anchors or proposals.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from scenewise.ops.boxes import nms
+from scenewise.errors import UsageError
+from scenewise.ops.boxes import box_ioa, nms
+from scenewise.types import STRICT, Share, Target
 
 BELOW = -1  # overlaps no object enough: background
 BETWEEN = -2  # neither object nor background: no loss
@@ -45,6 +49,32 @@ def match(iou: Tensor, positive: float, negative: float, *, force: bool = True) 
     return labels
 
 
+def leave_out_crowds(matches: Tensor, candidates: Tensor, ignored: Tensor, crowd_ioa: float | None) -> Tensor:
+    """``matches`` [A], with BETWEEN for background that lies within ``ignored`` objects [I,4] of the image.
+
+    One of ``candidates`` [A,4] does where more than ``crowd_ioa`` of its area is in one of them; None: none does.
+    """
+    if crowd_ioa is None or len(ignored) == 0:
+        return matches
+    within = box_ioa(candidates, ignored).max(1).values
+    return torch.where((matches == BELOW) & (within > crowd_ioa), BETWEEN, matches)
+
+
+def real_boxes(truth: Target) -> Tensor:
+    """The boxes [G,4] of ``truth`` that are single objects, not crowds or difficult ones."""
+    return truth["boxes"][~truth["ignore"]] if "ignore" in truth else truth["boxes"]
+
+
+def real_labels(truth: Target) -> Tensor:
+    """The labels [G] of the same objects."""
+    return truth["labels"][~truth["ignore"]] if "ignore" in truth else truth["labels"]
+
+
+def ignored_boxes(truth: Target) -> Tensor:
+    """The boxes [I,4] of crowds and difficult objects in ``truth``."""
+    return truth["boxes"][truth["ignore"]] if "ignore" in truth else truth["boxes"][:0]
+
+
 def sample_balanced(
     matches: Tensor, count: int, fraction: float, *, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -74,7 +104,26 @@ def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Ten
     return indices[order[:count]].sort().values
 
 
-def hardest(losses: Tensor, count: int, *, boxes: Tensor | None = None, iou_threshold: float = 0.7) -> Tensor:
+@dataclass(frozen=True)
+class HardExamples:
+    """Online hard example mining: the boxes of the largest losses are trained on (Shrivastava et al., CVPR 2016).
+
+    Attributes:
+        count: how many per image.
+        nms_iou: of two boxes that overlap more, only the one of the larger loss is among them; the paper's is 0.7.
+            None: boxes may overlap.
+    """
+
+    __pydantic_config__ = STRICT
+    count: int
+    nms_iou: Share | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"hard_examples: count is {self.count}; expected 1 or more")
+
+
+def hardest(losses: Tensor, count: int, *, boxes: Tensor | None = None, iou_threshold: float | None = 0.7) -> Tensor:
     """The indices of the ``count`` largest ``losses``: online hard example mining.
 
     Args:
@@ -82,7 +131,7 @@ def hardest(losses: Tensor, count: int, *, boxes: Tensor | None = None, iou_thre
         count: how many; fewer where there are fewer.
         boxes: [K,4]; where given, a box that overlaps one of larger loss by more than ``iou_threshold`` is left out, so
             that one hard place isn't counted many times.
-        iou_threshold: for ``boxes``.
+        iou_threshold: for ``boxes``; None: they may overlap.
 
     Returns:
         int64 [min(count, K)], the largest loss first, of equals the first. Carries no gradient.
@@ -91,6 +140,6 @@ def hardest(losses: Tensor, count: int, *, boxes: Tensor | None = None, iou_thre
     CVPR 2016, sec. 4.1.
     """
     losses = losses.detach()
-    if boxes is not None:
+    if boxes is not None and iou_threshold is not None:
         return nms(boxes, losses, iou_threshold)[:count]
     return losses.sort(descending=True, stable=True).indices[:count]

@@ -102,6 +102,40 @@ TWO_STAGE_V2_NAMES = (
     ("mask_head.layers.12.", "roi_heads.mask_predictor.conv5_mask."),
     *(names for names in TWO_STAGE_NAMES if names[0].startswith(("rpn.", "box_head.c", "box_head.box", "mask_head.m"))),
 )
+ONE_STAGE_NAMES = (
+    ("features.backbone.network.", "backbone.body."),
+    *((f"features.pyramid.lateral.{i}.", f"backbone.fpn.inner_blocks.{i}.0.") for i in range(3)),
+    *((f"features.pyramid.output.{i}.", f"backbone.fpn.layer_blocks.{i}.0.") for i in range(3)),
+    *((f"features.pyramid.coarser.{i}.", f"backbone.fpn.extra_blocks.p{6 + i}.") for i in range(2)),
+    ("class_logits.", "head.classification_head.cls_logits."),
+    ("box_deltas.", "head.regression_head.bbox_reg."),
+)
+RETINANET_NAMES = (
+    *ONE_STAGE_NAMES,
+    *((f"class_tower.{2 * i}.", f"head.classification_head.conv.{i}.0.") for i in range(4)),
+    *((f"box_tower.{2 * i}.", f"head.regression_head.conv.{i}.0.") for i in range(4)),
+)
+RETINANET_RENAMES = (
+    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    *((rf"^(head\.\w+\.conv)\.{2 * i}\.(weight|bias)$", rf"\1.{i}.0.\2") for i in range(4)),
+)
+RETINANET_V2_NAMES = (
+    *ONE_STAGE_NAMES,
+    *((f"class_tower.{3 * i + j}.", f"head.classification_head.conv.{i}.{j}.") for i in range(4) for j in range(2)),
+    *((f"box_tower.{3 * i + j}.", f"head.regression_head.conv.{i}.{j}.") for i in range(4) for j in range(2)),
+)
+RETINANET: dict[str, Any] = {  # torchvision's: coarser maps from the pyramid, sizes cut to whole pixels, an L1 loss
+    "features": {"strides": (8, 16, 32), "coarser": "p5"},
+    "anchors": {"sizes": tuple((s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in (32, 64, 128, 256, 512))},
+    "box_loss": "l1",
+    "detections": {"count": 300},
+}
+RETINANET_V2: dict[str, Any] = {
+    **RETINANET,
+    "features": {"strides": (8, 16, 32), "coarser": "c5", "frozen_norm": False},
+    "head": {"norm": "group"},
+    "box_loss": "giou",
+}
 BATCHNORM_EPS = 1e-5  # torch's default, which our backbones have
 V2 = {  # torchvision's second round of detectors: batch-norms and more convolutions
     "features": {"norm": "batch", "frozen_norm": False},
@@ -156,12 +190,13 @@ class Published:
         return [i for i, name in enumerate(self.outputs) if name != "N/A"]
 
 
-def _two_stages(
+def _detector(
     name: str, system: str, filename: str, size: float, metrics: Mapping[str, float], **rest: Any
 ) -> Published:
-    """A row of torchvision's detectors on a ResNet-50 with a pyramid, trained on COCO."""
+    """A row of torchvision's detectors, trained on COCO; by default of two stages on a ResNet-50 with a pyramid."""
     values = {
         "arguments": {},
+        "input": DETECTION_INPUT,
         "classes": COCO_CLASSES,
         "outputs": COCO_OUTPUTS,
         "data": "COCO val2017",
@@ -178,7 +213,6 @@ def _two_stages(
         sha256=digest,
         size=size,
         metrics=metrics,
-        input=DETECTION_INPUT,
         **values,
     )
 
@@ -226,21 +260,21 @@ PUBLISHED: dict[str, Published] = {
             233.2,
             {"mean_iou": 0.674, "pixel_accuracy": 0.924},
         ),
-        _two_stages(
+        _detector(
             "fasterrcnn_resnet50_fpn",
             "faster-rcnn",
             "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
             159.7,
             {"box.AP": 0.370},
         ),
-        _two_stages(
+        _detector(
             "maskrcnn_resnet50_fpn",
             "mask-rcnn",
             "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
             169.8,
             {"box.AP": 0.379, "mask.AP": 0.346},
         ),
-        _two_stages(
+        _detector(
             "fasterrcnn_resnet50_fpn_v2",
             "faster-rcnn",
             "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
@@ -251,7 +285,7 @@ PUBLISHED: dict[str, Published] = {
             renames=(),
             norm_eps=None,
         ),
-        _two_stages(
+        _detector(
             "maskrcnn_resnet50_fpn_v2",
             "mask-rcnn",
             "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
@@ -262,7 +296,7 @@ PUBLISHED: dict[str, Published] = {
             renames=(),
             norm_eps=None,
         ),
-        _two_stages(
+        _detector(
             "keypointrcnn_resnet50_fpn",
             "keypoint-rcnn",
             "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
@@ -272,6 +306,27 @@ PUBLISHED: dict[str, Published] = {
             classes=("person",),
             outputs=("no person", "person"),
             data="COCO val2017, people",
+        ),
+        _detector(
+            "retinanet_resnet50_fpn",
+            "retinanet",
+            "retinanet_resnet50_fpn_coco-eeacb38b.pth",
+            130.3,
+            {"box.AP": 0.364},
+            arguments=RETINANET,
+            names=RETINANET_NAMES,
+            renames=RETINANET_RENAMES,
+        ),
+        _detector(
+            "retinanet_resnet50_fpn_v2",
+            "retinanet",
+            "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth",
+            146.0,
+            {"box.AP": 0.415},
+            arguments=RETINANET_V2,
+            names=RETINANET_V2_NAMES,
+            renames=(),
+            norm_eps=None,
         ),
     )
 }
@@ -333,32 +388,55 @@ def fill_published(model: Model, tensors: Mapping[str, Tensor], row: Published, 
     model.load_state_dict({key: _ours(key, value, row) for key, value in found.items()})
 
 
-# The layers whose rows are the classes: how many rows each has, and whether the background has some.
+@dataclass(frozen=True)
+class ClassRows:
+    """A layer whose rows are the publisher's outputs: how many rows each has, and whether the background has some.
+
+    ``by_anchor``: the rows are those of all outputs for the first anchor, then for the second, and so on; ours are
+    those of the first class for all anchors, and so on.
+    """
+
+    rows: int = 1
+    background: bool = True
+    by_anchor: bool = False
+
+
 BY_CLASS = {
-    "box_head.classifier.": (1, True),
-    "box_head.box_regressor.": (4, True),
-    "mask_head.mask_logits.": (1, False),
-}
+    ("", "box_head.classifier."): ClassRows(),
+    ("", "box_head.box_regressor."): ClassRows(rows=4),
+    ("", "mask_head.mask_logits."): ClassRows(background=False),
+    ("retinanet", "class_logits."): ClassRows(background=False, by_anchor=True),
+}  # by system, where another has a layer of that name, and by the start of our tensor's name
 
 
-def _class_layer(key: str, row: Published) -> tuple[int, bool] | None:
+def _class_rows(key: str, row: Published) -> ClassRows | None:
     """The entry of ``BY_CLASS`` of our tensor ``key``, where the publisher's outputs are not ours."""
-    return next((entry for prefix, entry in BY_CLASS.items() if row.outputs and key.startswith(prefix)), None)
+    fitting = (e for (system, start), e in BY_CLASS.items() if key.startswith(start) and system in ("", row.system))
+    return next(fitting, None) if row.outputs else None
+
+
+def _rows_of_one(own: Tensor, layer: ClassRows, row: Published) -> int:
+    """How many rows of our tensor ``own`` belong to one class."""
+    return len(own) // (len(row.classes) + layer.background) if layer.by_anchor else layer.rows
 
 
 def _their_shape(key: str, own: Tensor, row: Published) -> list[int]:
     """The shape that the publisher's tensor for our tensor ``own`` must have."""
-    layer = _class_layer(key, row)
-    return list(own.shape) if layer is None else [layer[0] * len(row.outputs), *own.shape[1:]]
+    layer = _class_rows(key, row)
+    return list(own.shape) if layer is None else [_rows_of_one(own, layer, row) * len(row.outputs), *own.shape[1:]]
 
 
 def _ours(key: str, value: Tensor, row: Published) -> Tensor:
     """The publisher's tensor ``value`` as ours: only the rows of our classes, and with our batch-norm's epsilon."""
-    layer = _class_layer(key, row)
+    layer = _class_rows(key, row)
     if layer is not None:
-        rows, background = layer
-        kept = row.kept if background else row.kept[1:]
-        found: Tensor = value.unflatten(0, (-1, rows))[kept].flatten(0, 1)
+        kept = row.kept if layer.background else row.kept[1:]
+        by_class = (
+            value.unflatten(0, (-1, len(row.outputs))).transpose(0, 1)
+            if layer.by_anchor
+            else (value.unflatten(0, (-1, layer.rows)))
+        )  # [outputs,rows,...]
+        found: Tensor = by_class[kept].flatten(0, 1)
         return found
     if row.norm_eps is not None and key.endswith("running_var"):
         return value + row.norm_eps - BATCHNORM_EPS

@@ -18,9 +18,10 @@ from scenewise.nn.backbone import load_vgg_layers
 from scenewise.nn.box_head import HeadSpec
 from scenewise.nn.features import FeatureSpec
 from scenewise.nn.proposals import SearchSpec
-from scenewise.nn.roi_heads import DetectionSpec, HardExamples, RoISampler
+from scenewise.nn.roi_heads import RoISampler
 from scenewise.ops.anchors import AnchorSpec, grid_anchors
-from scenewise.ops.boxes import clip_boxes
+from scenewise.ops.boxes import DetectionSpec, clip_boxes
+from scenewise.ops.matching import HardExamples
 from scenewise.systems.detection.fast_rcnn import FastRCNN, truncated, truncated_svd
 from scenewise.types import InputSpec
 from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint

@@ -12,8 +12,7 @@ from scenewise.data.loader import plain
 from scenewise.engine.train import train
 from scenewise.errors import UsageError
 from scenewise.nn.proposals import SearchSpec, proposals_of
-from scenewise.nn.roi_heads import DetectionSpec
-from scenewise.ops.boxes import box_iou, encode_boxes
+from scenewise.ops.boxes import DetectionSpec, box_iou, encode_boxes
 from scenewise.results.prediction import Prediction
 from scenewise.systems.detection.rcnn import (
     RCNN,

@@ -13,9 +13,9 @@ from scenewise.catalog import build
 from scenewise.errors import UsageError
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.nn.features import FeatureSpec
-from scenewise.nn.roi_heads import HardExamples
 from scenewise.nn.rpn import ProposalSpec
 from scenewise.ops.anchors import AnchorSpec
+from scenewise.ops.matching import HardExamples
 from scenewise.systems.detection.rfcn import RFCN, position_sensitive_crop
 from scenewise.types import InputSpec
 from tests.systems.detection.learning import CLASSES, SHAPES, batch_of, empty, learned, scenes

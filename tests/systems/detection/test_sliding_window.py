@@ -7,8 +7,8 @@ import torch
 
 from scenewise.catalog import build
 from scenewise.errors import UsageError
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler
-from scenewise.ops.boxes import box_iou
+from scenewise.nn.roi_heads import RoISampler
+from scenewise.ops.boxes import DetectionSpec, box_iou
 from scenewise.systems.detection.sliding_window import PyramidSpec, SlidingWindow, num_windows
 from scenewise.types import Batch
 from scenewise.weights.checkpoint import load_checkpoint, save_checkpoint

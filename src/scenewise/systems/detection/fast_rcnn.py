@@ -25,15 +25,9 @@ from scenewise.nn.backbone import backbone_input
 from scenewise.nn.box_head import BoxHead, FullyConnected, HeadSpec, RoIPooler, usual_head
 from scenewise.nn.features import Design, Features, FeatureSpec
 from scenewise.nn.proposals import SearchSpec, proposals_of
-from scenewise.nn.roi_heads import (
-    DetectionSpec,
-    HardExamples,
-    RoISampler,
-    detections,
-    probe_boxes,
-    sample_rois,
-    second_stage_losses,
-)
+from scenewise.nn.roi_heads import RoISampler, detections, probe_boxes, sample_rois, second_stage_losses
+from scenewise.ops.boxes import DetectionSpec
+from scenewise.ops.matching import HardExamples
 from scenewise.ops.roi import RoITransform
 from scenewise.types import Batch, Count, InputSpec, Interface, Output, Weight
 

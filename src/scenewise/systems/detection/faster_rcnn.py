@@ -25,15 +25,7 @@ from scenewise.nn.backbone import backbone_input
 from scenewise.nn.box_head import BoxHead, HeadSpec, RoIPooler, usual_head
 from scenewise.nn.branches import Branch, BranchFeatures, BranchSpec, with_branches
 from scenewise.nn.features import Design, Features, FeatureSpec
-from scenewise.nn.roi_heads import (
-    DetectionSpec,
-    HardExamples,
-    RoISampler,
-    detections,
-    probe_boxes,
-    sample_rois,
-    second_stage_losses,
-)
+from scenewise.nn.roi_heads import RoISampler, detections, probe_boxes, sample_rois, second_stage_losses
 from scenewise.nn.rpn import (
     BETA,
     ONE_MAP_ANCHORS,
@@ -42,9 +34,10 @@ from scenewise.nn.rpn import (
     RPN,
     ProposalSpec,
     Scored,
-    canvas_of,
 )
 from scenewise.ops.anchors import AnchorSpec
+from scenewise.ops.boxes import DetectionSpec
+from scenewise.ops.matching import HardExamples
 from scenewise.ops.roi import RoITransform
 from scenewise.types import Batch, Count, InputSpec, Interface, Output, Weight
 
@@ -204,7 +197,7 @@ class FasterRCNN(Model):
     # ---- the two stages
 
     def _score_anchors(self, maps: Sequence[Tensor], batch: Batch) -> Scored:
-        found: Scored = self.rpn(maps[: self.features.count], canvas_of(batch.images))
+        found: Scored = self.rpn(maps[: self.features.count], batch.canvas)
         return found
 
     def _classify(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

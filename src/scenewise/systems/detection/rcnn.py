@@ -29,8 +29,8 @@ from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input, load_vgg_layers
 from scenewise.nn.proposals import SearchSpec, proposals_of
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, probe_boxes, sample_rois
-from scenewise.ops.boxes import box_iou, encode_boxes
+from scenewise.nn.roi_heads import RoISampler, detections, probe_boxes, sample_rois
+from scenewise.ops.boxes import DetectionSpec, box_iou, encode_boxes
 from scenewise.ops.crops import warp_crops, with_context
 from scenewise.types import (
     STRICT,

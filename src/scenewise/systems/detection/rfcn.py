@@ -26,16 +26,11 @@ from torch import Tensor, nn
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
 from scenewise.nn.features import Features, FeatureSpec
-from scenewise.nn.roi_heads import (
-    DetectionSpec,
-    HardExamples,
-    RoISampler,
-    detections,
-    sample_rois,
-    second_stage_losses,
-)
-from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, RPN, ProposalSpec, Scored, canvas_of
+from scenewise.nn.roi_heads import RoISampler, detections, sample_rois, second_stage_losses
+from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, RPN, ProposalSpec, Scored
 from scenewise.ops.anchors import AnchorSpec
+from scenewise.ops.boxes import DetectionSpec
+from scenewise.ops.matching import HardExamples
 from scenewise.ops.roi import crop_and_resize, ps_roi_pool
 from scenewise.types import Batch, Channels, Count, InputSpec, Interface, Output, Weight
 
@@ -166,7 +161,7 @@ class RFCN(Model):
         return torch.cat([x.float().flatten() for x in (*scored.logits, *scored.deltas, *self._score_maps(conv5))])
 
     def _score_anchors(self, conv4: Tensor, batch: Batch) -> Scored:
-        found: Scored = self.rpn([conv4], canvas_of(batch.images))
+        found: Scored = self.rpn([conv4], batch.canvas)
         return found
 
     def _vote(self, conv5: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from scenewise.model import Model
 from scenewise.nn.backbone import backbone_input
 from scenewise.nn.features import Design, Features, FeatureSpec
-from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, PYRAMID_ANCHORS, RPN, ProposalSpec, Scored, canvas_of
+from scenewise.nn.rpn import ONE_MAP_ANCHORS, ONE_MAP_PROPOSALS, PYRAMID_ANCHORS, RPN, ProposalSpec, Scored
 from scenewise.ops.anchors import AnchorSpec
 from scenewise.types import Batch, InputSpec, Interface, Output, Weight
 
@@ -105,5 +105,5 @@ class RegionProposals(Model):
         return torch.cat([x.flatten() for x in (*scored.logits, *scored.deltas)])
 
     def _score(self, batch: Batch) -> Scored:
-        found: Scored = self.rpn(self.features(self.pixels(batch)), canvas_of(batch.images))
+        found: Scored = self.rpn(self.features(self.pixels(batch)), batch.canvas)
         return found

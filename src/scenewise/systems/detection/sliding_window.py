@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from scenewise.errors import UsageError
 from scenewise.model import Model
 from scenewise.nn.backbone import Backbone, backbone_input
-from scenewise.nn.roi_heads import DetectionSpec, RoISampler, detections, sample_rois
+from scenewise.nn.roi_heads import RoISampler, detections, sample_rois
+from scenewise.ops.boxes import DetectionSpec
 from scenewise.ops.crops import warp_crops
 from scenewise.types import STRICT, Batch, Count, InputSpec, Interface, Output, Positive
 
