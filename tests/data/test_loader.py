@@ -100,7 +100,7 @@ def test_processes_share_each_batch_and_a_later_start_skips():
 
 def test_which_images_a_process_has_is_told():
     """Those that it is at, or had last; none of a process that is another's or had nothing to do yet."""
-    data = open_data("scenes:count=50,size=8,fields=semantic")
+    data = open_data("scenes:count=50,size=32,fields=semantic")
     carrying = Carrying(TrainingSet(data, None, 0, None, frozenset()), 2)
     assert carrying.told_of(0) == carrying.told_of(77) == ""
     names = [data.image_id(index) for index in range(50)]
