@@ -147,6 +147,35 @@ def test_predict_names_what_it_passes_over(run, checkpoint, photos, tmp_path):
     assert "4 files are passed over: IMG_1.HEIC and 1 more .heic, clip.mp4, notes.txt. Save pictures as PNG" in err
 
 
+@pytest.mark.parametrize("avif", [True, False])
+def test_predict_reads_what_pillow_can_and_counts_further_pages(run, checkpoint, tmp_path, monkeypatch, avif):
+    """JFIF, AVIF where this Pillow was built with it, and the first pages of TIFFs."""
+    from PIL import features
+
+    from scenewise.files import images
+
+    if avif and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    if not avif:
+        monkeypatch.setattr(images, "IMAGE_SUFFIXES", images.IMAGE_SUFFIXES - {".avif"})
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
+    noise.save(folder / "a.jfif", format="JPEG")
+    (folder / "b.avif").write_bytes(b"")
+    if avif:
+        noise.save(folder / "b.avif")
+    for name, count in (("c.tif", 1), ("d.tiff", 2), ("e.tif", 3)):
+        noise.save(folder / name, save_all=True, append_images=[noise] * (count - 1))
+    status, out, err = run("predict", folder, "--model", checkpoint, "--out", tmp_path / "out")
+    assert status == 0
+    done = 5 if avif else 4
+    assert f"{done} of {done} images done" in out
+    passed_over = f"{folder}: 1 file is passed over: b.avif. Save pictures as PNG or JPEG to have them read"
+    pages = f"only the first page of a TIFF is looked at: {folder}/d.tiff (2 pages), {folder}/e.tif (3 pages)"
+    assert err.splitlines() == [f"scenewise: {line}" for line in ([] if avif else [passed_over]) + [pages]]
+
+
 def test_one_bad_name_or_file_does_not_end_predict(run, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()

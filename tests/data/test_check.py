@@ -13,6 +13,7 @@ from scenewise.data.base import Problem
 from scenewise.data.check import check_data
 from scenewise.data.repeats import CURE
 from scenewise.errors import DataError, UsageError
+from scenewise.files import images
 from tests.data.twins import write_ade20k, write_camvid, write_cityscapes, write_masks, write_voc
 
 SOUND = {
@@ -168,6 +169,18 @@ def test_pictures_of_another_size_are_others(tmp_path):
         Image.new("RGB", size, (9, 9, 9)).save(root / "images" / "train" / f"{name}.png")
         Image.new("L", size, 1).save(root / "labels" / "train" / f"{name}.png")
     assert check_data(f"masks:{root}").problems == []
+
+
+def test_further_pages_are_counted(tmp_path, monkeypatch):
+    root = write_masks(tmp_path)
+    pages = [Image.new("RGB", (12, 8), (9, 9, value)) for value in range(3)]
+    pages[0].save(root / "images" / "train" / "pages.tif", save_all=True, append_images=pages[1:])
+    Image.new("L", (12, 8), 1).save(root / "labels" / "train" / "pages.png")
+    monkeypatch.setattr(images, "_told", {"pages"})  # the warning has a test of its own
+    (found,) = check_data(f"masks:{root}").problems
+    assert found.file == str(root / "images" / "train" / "pages.tif")
+    assert found.message.startswith("has 3 pages; the first is read. Grey pages are channels where input.channels is")
+    assert found.severity == "suspicion"
 
 
 def test_a_list_copied_to_another_split_is_suspicious(tmp_path):

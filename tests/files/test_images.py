@@ -1,8 +1,11 @@
 """Images and label maps from files, and images from memory."""
 
+import json
 import os
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -415,6 +418,10 @@ def test_further_pages_are_told_once(tmp_path, untold):
     pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
     with pytest.warns(UserWarning, match=r"pages\.tiff: has 3 pages; the first is read"):
         assert (hwc(read_image(tmp_path / "pages.tiff")) == RGB).all()
+    assert images.count_pages(tmp_path / "pages.tiff") == 3
+    (tmp_path / "broken.tiff").write_bytes((tmp_path / "pages.tiff").read_bytes()[:20])
+    Image.fromarray(RGB).save(tmp_path / "a.gif", save_all=True, append_images=pages[1:])
+    assert [images.count_pages(tmp_path / name) for name in ("broken.tiff", "a.gif", "nowhere.tif")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("ending", ["jfif", "jpe", "avif"])
@@ -424,6 +431,57 @@ def test_more_endings(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     Image.fromarray(RGB).save(path, format="AVIF" if ending == "avif" else "JPEG")
     assert read_image(path).shape == (3, 5, 7)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
+
+
+@pytest.mark.parametrize("name", ["IMG_0001.HEIC", "renamed.jpg"])
+def test_heic_is_named_with_the_cure(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(images, "HEIF", None)
+    (tmp_path / name).write_bytes(HEIC)
+    with pytest.raises(DataError, match=rf"{name}: a HEIC picture, which is read once Pillow can: pip install pi-heif"):
+        read_image(tmp_path / name)
+
+
+def test_a_film_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 64)
+    with pytest.raises(DataError, match=r"a\.jpg: a film or another file of the kind MP4 \('mp42'\); expected PNG"):
+        read_image(tmp_path / "a.jpg")
+
+
+PLUGIN = """
+from PIL import Image, ImageFile
+
+class Heif(ImageFile.ImageFile):
+    format = "HEIF"
+    def _open(self):
+        self._mode, self._size = "RGB", (7, 5)
+        self.tile = [("raw", (0, 0, 7, 5), 32, ("RGB", 0, 1))]
+
+def register_heif_opener():
+    Image.register_open("HEIF", Heif, lambda head: head[4:12] == b"ftypheic")
+"""
+
+
+@pytest.mark.parametrize("module", ["pi_heif", "pillow_heif"])
+def test_heic_is_read_where_pillows_plugin_is_installed(tmp_path, module):
+    (tmp_path / f"{module}.py").write_text(PLUGIN)
+    (tmp_path / "IMG_1.HEIC").write_bytes(HEIC[:32] + RGB.tobytes())
+    script = (
+        "from scenewise.files.images import IMAGE_SUFFIXES, read_image\n"
+        "from scenewise.data.folders import images_in\n"
+        "from pathlib import Path\n"
+        "assert '.heic' in IMAGE_SUFFIXES and images_in(Path('.')) == {'IMG_1': 'IMG_1.HEIC'}\n"
+        "print(read_image('IMG_1.HEIC').permute(1, 2, 0).flatten().tolist())\n"
+    )
+    places = os.pathsep.join([str(tmp_path), str(Path(images.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": places},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == RGB.flatten().tolist()
 
 
 @pytest.mark.parametrize("filling", [False, True])

@@ -7,7 +7,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -164,6 +164,8 @@ def predict(
     procedures = procedures_of(loaded, words)
     predictor = Predictor(loaded, precision=precision, procedures=procedures, device=device_of(device))
     make_folder(out)
+    if (loaded.input.channels, loaded.input.bits) == (3, 8):  # else pages may be channels
+        _tell_pages(names)
     found: dict[str, tuple[dict[str, Any], list[str]]] = {}
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
     full: StorageError | None = None
@@ -257,6 +259,19 @@ def _images_below(folder: Path, out: Path) -> list[Path]:
     if others:
         complain(f"{folder}: {passed_over(others)}")
     return images
+
+
+def _tell_pages(images: Iterable[Path]) -> None:
+    """Say which of ``images`` have several pages, of which only the first is looked at."""
+    from scenewise.files.images import count_pages
+
+    tiffs = (path for path in images if path.suffix.lower() in (".tif", ".tiff"))
+    counts = {path: count for path in tiffs if (count := count_pages(path)) > 1}
+    if counts:
+        named = ", ".join(f"{path} ({count} pages)" for path, count in [*counts.items()][:5])
+        more = f" and {len(counts) - 5} more files" if len(counts) > 5 else ""
+        complain(f"only the first page of a TIFF is looked at: {named}{more}")
+        warnings.filterwarnings("ignore", message=r".*: has \d+ pages; the first is read")
 
 
 def _keep_inputs(names: dict[Path, str], out: Path) -> None:

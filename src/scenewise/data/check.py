@@ -21,6 +21,7 @@ from scenewise.data.names import split_of
 from scenewise.data.recognise import describe
 from scenewise.data.repeats import CURE
 from scenewise.errors import DataError
+from scenewise.files.images import count_pages
 from scenewise.files.tiffs import tiff_layout
 from scenewise.types import IGNORE, InputSpec, Sample
 
@@ -220,6 +221,7 @@ class _Check:
         for index in range(len(data)):
             found = data.examine(index)
             yield from found.problems
+            yield from _pages(data, index)
             self._count(data, index, found.sample)
             if found.values is not None:
                 self.values += found.values
@@ -310,6 +312,16 @@ class _Check:
                 "classes. Are all labels one too high?",
                 "suspicion",
             )
+
+
+def _pages(data: DataSet, index: int) -> Iterator[Problem]:
+    """A suspicion where an image has several pages, of which the first is read."""
+    if isinstance(data, FILED) and data.image_form[0] == 3:
+        path = data.image_path(index)
+        if path.suffix.lower() in (".tif", ".tiff") and (count := count_pages(path)) > 1:
+            hint = "Grey pages are channels where input.channels is their number"
+            message = f"has {count} pages; the first is read. {hint}"
+            yield Problem(str(path), message, "suspicion")
 
 
 def _label_counts(sample: Sample) -> Counts:

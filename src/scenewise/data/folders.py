@@ -88,6 +88,8 @@ def passed_over(names: Sequence[str]) -> str:
     ]
     more = f", and {len(endings) - NAMED} more kinds" if len(endings) > NAMED else ""
     cure = ". Save pictures as PNG or JPEG to have them read" if endings[0] in PICTURES else ""
+    if {".heic", ".heif"} & by_ending.keys():
+        cure += "; HEIC is read with pip install pi-heif, too"
     verb = "is" if len(names) == 1 else "are"
     return f"{counted(len(names), 'file')} {verb} passed over: {', '.join(listed)}{more}{cure}"
 

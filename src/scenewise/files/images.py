@@ -9,16 +9,21 @@ What a pixel is worth, whatever the file:
   hold its values, and their highest eight are kept; this is reported once, with the range.
 * Images are turned as their EXIF orientation says. In a PNG it counts where it stands before the pixels.
 * Of files with several pictures (GIF, multi-page TIFF) it is the first; that a TIFF has more pages is reported once.
+* HEIC is read where the user has installed Pillow's plugin, pi-heif or pillow-heif. It is no extra of ours, for what
+  these packages bring along is under the LGPL or the GPL.
 * A file that breaks off is refused, also where the program has told Pillow to fill up what is missing.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
@@ -35,9 +40,11 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile as Picture
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit (half a GiB as RGB), here even where a program has switched Pillow's off
+HEIF = next((name for name in ("pi_heif", "pillow_heif") if importlib.util.find_spec(name)), None)  # the user's own
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
     | ({".avif"} if features.check("avif") else set())  # what this Pillow was built with
+    | ({".heic", ".heif"} if HEIF else set())
 )
 NARROW = 12  # bits: 16-bit grey that needs no more has that depth or less
 
@@ -378,6 +385,7 @@ def _opened(path: str | Path, *, pixels: bool = True) -> Iterator[Picture]:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a named pipe would be waited for without end
             raise DataError(f"{path}: no regular file; expected an image file")
+        _take_plugin()
         if filling:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
         with Image.open(path) as picture:
@@ -408,6 +416,13 @@ def _opened(path: str | Path, *, pixels: bool = True) -> Iterator[Picture]:
     finally:
         if filling:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+@cache
+def _take_plugin() -> None:
+    """Let Pillow read HEIC where that is installed."""
+    if HEIF is not None:
+        importlib.import_module(HEIF).register_heif_opener()
 
 
 ENDS = {"PNG": b"IEND", "GIF": b";"}  # what stands at the end of whole files of these formats
@@ -449,7 +464,28 @@ def _what_instead(path: Path) -> str:
         return "the file is empty (0 bytes); expected an image"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer instead of the image itself; fetch it with `git lfs pull`"
+    if start[4:8] == b"ftyp":
+        brand = start[8:12].decode("latin-1").strip()
+        if brand in HEIC_BRANDS:
+            return f"a HEIC picture, which {HEIC_CURE}"
+        if brand not in ("avif", "avis"):
+            return f"a film or another file of the kind MP4 ({brand!r}); expected PNG, JPEG or another format of images"
     return f"not an image, or broken from its start: it begins with {start!r}; expected PNG, JPEG or another format"
+
+
+HEIC_BRANDS = frozenset({"heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"})
+HEIC_CURE = "is read once Pillow can: pip install pi-heif, or save it as PNG or JPEG"
+
+
+def count_pages(path: str | Path) -> int:
+    """How many pictures a TIFF has, from its headers; 1 of any other file, and where they can't be read."""
+    if tiff_layout(path) is None:
+        return 1
+    try:
+        with Image.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # whatever broken bytes lead to; reading the pixels says what is wrong
+        return 1
 
 
 def _size_in_header(path: str | Path) -> str:
