@@ -10,7 +10,7 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -285,8 +285,15 @@ class Recipe(_Settings):
         return dump_yaml(self.model_dump(mode="json"))
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    architecture: Callable[[Any], dict[str, Any]] | None = None,
+) -> Recipe:
     """The recipe in the YAML file (or mapping) ``source``, with ``overrides`` by dotted path.
+
+    Where it has no block ``model`` but an ``init``, the block is what ``architecture`` makes of the latter.
 
     Relative paths in a file are looked up beside it and then in the working folder, those in a mapping and in
     ``overrides`` in the working folder; what is found becomes absolute, so that a run can go on from any folder.
@@ -299,7 +306,11 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     else:
         place, values = str(source), _read(Path(source))
         _locate(values, Path(source).absolute().parent)
-    for path, value in spelled_out(overrides or {}).items():
+    changes = spelled_out(overrides or {})
+    init = changes.get("init", values.get("init"))
+    if architecture is not None and init and "model" not in values and not {"model", "model.system"} & changes.keys():
+        values["model"] = architecture(init)
+    for path, value in changes.items():
         _set(values, path, value, place)
     _locate(values, Path.cwd())
     model = values.get("model")

@@ -44,13 +44,24 @@ def tell_repairs(data: DataSet) -> None:
 
 @contextmanager
 def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal; gives the function that moves it on."""
+    """A progress bar on standard error, or a line now and then where that is no terminal; gives the function that moves
+    it on."""
     from rich.console import Console
 
-    from scenewise.engine.progress import bars
+    from scenewise.engine.progress import Lines, bars
 
     console = Console(stderr=True)
-    with bars(console, disable=not console.is_terminal, transient=True) as display:
+    if not console.is_terminal:
+        lines, done = Lines(complain), 0
+
+        def move(count: int) -> None:
+            nonlocal done
+            done += count
+            lines.at(title, done, total)
+
+        yield move
+        return
+    with bars(console, transient=True) as display:
         task = display.add_task(title, total=total, note="")
         yield lambda count: display.advance(task, count)
 
@@ -60,9 +71,13 @@ def bar_to(title: str) -> Iterator[Callable[[int, int], None]]:
     """The same for work that says how much is done and how much there is."""
     from rich.console import Console
 
-    from scenewise.engine.progress import bars
+    from scenewise.engine.progress import Lines, bars
 
     console = Console(stderr=True)
-    with bars(console, disable=not console.is_terminal, transient=True) as display:
+    if not console.is_terminal:
+        lines = Lines(complain)
+        yield lambda done, total: lines.at(title, done, total)
+        return
+    with bars(console, transient=True) as display:
         task = display.add_task(title, total=None, note="")
         yield lambda done, total: display.update(task, completed=done, total=total)

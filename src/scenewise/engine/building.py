@@ -51,9 +51,10 @@ class InHand:
 
 def model_block(init: str | Sequence[str]) -> dict[str, Any]:
     """The block ``model`` of a recipe that says nothing of it: system and arguments of the checkpoint ``init``, of the
-    first of several."""
+    first of several. Weights of its own classes are left out."""
     model = load(init if isinstance(init, str) else init[0])
-    return {"system": name_of(model), **plain_arguments(model)}
+    kept = {k: v for k, v in plain_arguments(model).items() if k not in ("class_weights", "backbone_weights")}
+    return {"system": name_of(model), **kept}
 
 
 def check_paths(recipe: Recipe, source: str | Path | Mapping[str, Any] | Recipe | None) -> None:

@@ -31,6 +31,7 @@ from scenewise.engine.building import (
     training_transform,
 )
 from scenewise.engine.evaluate import Subset, choose_metrics, run_evaluation
+from scenewise.engine.heritage import start_weights
 from scenewise.engine.log import Log, flattened
 from scenewise.engine.players import Average, Player, check_terms, decays_of, freeze, hold_frozen, make_players
 from scenewise.engine.progress import Progress
@@ -43,8 +44,6 @@ from scenewise.metrics.table import scores_of, smaller_is_better
 from scenewise.nn.arrange import arrange_for_training
 from scenewise.recipe import Recipe
 from scenewise.weights.checkpoint import save_checkpoint
-from scenewise.weights.load import load
-from scenewise.weights.transfer import transfer
 
 SAVE_SECONDS = 120.0  # between saved training states, where the recipe says nothing
 MAX_SKIPPED = 20  # steps in a row whose gradients may overflow before training stops
@@ -95,6 +94,7 @@ class Loop:
         self.best: float | None = None
         self.best_scores: dict[str, Any] = {}
         self.waited = 0  # validations since the best one
+        self.heritage: dict[str, Any] = {}  # terms and lineage, which every checkpoint has in its header
         self.monitor = None
         if self.validation is not None:
             chosen = choose_metrics(self.model.fills, self.validation, recipe.metrics)
@@ -435,6 +435,7 @@ class Loop:
                 "best": self.best,
                 "best_scores": self.best_scores,
                 "waited": self.waited,
+                "heritage": self.heritage,
                 "scaler": self._scaler_state(),
                 "players": {player.name: player.state() for player in self.players},
             }
@@ -460,25 +461,11 @@ class Loop:
         return None if scaler is None else scaler.state_dict()
 
     def start(self) -> None:
-        """Start with the weights of the models in the recipe's ``init`` where they fit, of the last of those that do;
-        say which stay as they were built."""
-        sources = self.recipe.sources
-        if not sources:
-            return
-        left: dict[str, str] = {}  # the last reason why a tensor stays as it was
-        for i, source in enumerate(sources):
-            done = transfer(self.model, load(source, weights_file=self.recipe.init_weights_file), source)
-            left = {key: line for key, line in done.left.items() if i == 0 or key in left}
-            if done.by_name and self.model.classes:
-                lists = (("carried by name", done.carried), ("new", done.new), ("not needed", done.dropped))
-                told = "; ".join(f"{what}: {_named(names)}" for what, names in lists if names)
-                self.progress.note(f"classes of {source}: {told}")
+        """Start with the weights of the models in the recipe's ``init``."""
+        start_weights(self.model, self.recipe, self.progress)
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
-        names = ", ".join(sources)
-        for line in left.values():
-            self.progress.note(f"not in {names}, newly initialised: {line}")
-        self.progress.note(f"starts with {len(self.model.state_dict()) - len(left)} tensors of {names}")
+        self.heritage = {key: self.model.info[key] for key in ("terms", "lineage") if key in self.model.info}
 
     def resume(self) -> None:
         """Go on from the folder's training state."""
@@ -491,6 +478,8 @@ class Loop:
             self.step, self.sums, self.waited = progress["step"], progress["sums"], progress["waited"]
             self.best, self.best_scores = progress["best"], progress["best_scores"]
             self.pending = progress["pending"]
+            self.heritage = progress.get("heritage", {})
+            self.model.info = {**self.model.info, **self.heritage}
             for player in self.players:
                 player.load_state(progress["players"][player.name])
             if progress["scaler"] is not None:
@@ -500,12 +489,7 @@ class Loop:
         if self.log is not None:
             self.log.rewind(self.step, validated=not self.pending)
         self.progress.note(f"goes on from step {self.step} of {self.total}")
-
-
-def _named(names: Sequence[str], most: int = 10) -> str:
-    """The first of ``names``, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+        self.progress.goes_on_from(self.step)
 
 
 class _Stop:

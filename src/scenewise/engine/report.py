@@ -19,6 +19,7 @@ from scenewise.engine.defaults import Start
 from scenewise.engine.evaluate import choose_metrics
 from scenewise.engine.log import flattened
 from scenewise.engine.predict import Predictor
+from scenewise.engine.progress import duration
 from scenewise.engine.run import Run
 from scenewise.fields.table import plain_target, take_inputs
 from scenewise.files.atomic import atomic_path, make_folder
@@ -44,18 +45,11 @@ def tell_start(start: Start, console: Console) -> None:
     for note in start.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"about {told_minutes(start.minutes)} in all, by the first steps' speed; change anything by key=value, such as "
-        "image_size=640 epochs=30 batch_size=4 budget=30",
+        f"about {duration(60 * start.minutes)} in all, by the first steps' speed; change anything by key=value, such "
+        "as image_size=640 epochs=30 batch_size=4 budget=30",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def told_minutes(minutes: float) -> str:
-    """A duration in words."""
-    if minutes < 1.5:
-        return f"{max(1, round(60 * minutes))} seconds"
-    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
 @dataclass(frozen=True)

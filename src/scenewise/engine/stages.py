@@ -42,7 +42,7 @@ def train_stages(recipe: Recipe, folder: Path, train: Train, tell: Callable[[str
         run = train(_with_sources(stage, folder, place), place, going_on)
         if not run.finished:
             return _as_whole(run, folder)
-        write_json(record, {name: value for name, value in vars(run).items() if name != "folder"})
+        write_json(record, {name: value for name, value in vars(run).items() if name not in ("folder", "pictures")})
     for name in ("best", "last"):
         with atomic_path(folder / f"{name}.safetensors") as temporary:
             shutil.copyfile(place / f"{name}.safetensors", temporary)

@@ -24,7 +24,7 @@ from scenewise.data.formats import FORMATS, all_readers
 from scenewise.data.loader import Transform
 from scenewise.data.recognise import signs_of
 from scenewise.engine.allocator import keep_memory
-from scenewise.engine.building import InHand, check_paths
+from scenewise.engine.building import InHand, check_paths, model_block
 from scenewise.engine.defaults import starting_recipe
 from scenewise.engine.log import flattened
 from scenewise.engine.loop import Loop
@@ -91,7 +91,7 @@ def train(
             raise UsageError("train needs a recipe, a model and data in hand, or the folder of a run to resume")
         if isinstance(recipe, Recipe):
             recipe = recipe.model_dump(mode="json")
-        loaded = load_recipe({} if recipe is None else recipe, overrides)
+        loaded = load_recipe({} if recipe is None else recipe, overrides, architecture=model_block)
         folder = _new_folder(loaded)
     check_paths(loaded, recipe)
     if loaded.stages:

@@ -83,6 +83,12 @@ def load_checkpoint(path: str | Path) -> Model:
     return model.eval()
 
 
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether ``path`` is a safetensors file with a header of scenewise's."""
+    file = Path(path)
+    return file.suffix == ".safetensors" and file.is_file() and "scenewise" in safetensors_header(file)[0]
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """What the checkpoint ``path`` says of itself."""
     metadata, _ = safetensors_header(Path(path))
