@@ -53,7 +53,7 @@ ANYWHERE = {"errors", "version"}
 
 
 INNER = {  # a room in a room -> what of its own house it may import; of others what the house may
-    "data/writers": {"data.writers"},
+    "data/writers": {"data.writers", "data.label_colors"},
 }
 
 

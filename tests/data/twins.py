@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from scenewise.data.readers import ade20k, camvid, cityscapes, voc
+from scenewise.data.label_colors import voc_colors
+from scenewise.data.readers import ade20k, camvid, cityscapes
 
-VOC_PALETTE = [channel for color in voc.color_map(256) for channel in color]
+VOC_PALETTE = [channel for color in voc_colors(256) for channel in color]
 
 
 def blocks(values: Sequence[int], size: tuple[int, int], seed: int) -> np.ndarray:
@@ -111,7 +112,7 @@ def write_voc(root: Path, size: tuple[int, int] = (30, 40)) -> Path:
     """Pascal VOC: a VOCdevkit with 3 + 2 labelled images, a test list without labels; palette PNGs with void strips."""
     year = root / "VOCdevkit" / "VOC2012"
     splits = {"train": ["2007_000032", "2007_000039", "2011_003276"], "val": ["2007_000033", "2007_000042"]}
-    colors = dict(enumerate(voc.color_map(21)))
+    colors = dict(enumerate(voc_colors(21)))
     lists = {**splits, "trainval": sorted(splits["train"] + splits["val"]), "test": ["2008_000006"]}
     for split, names in lists.items():
         for index, name in enumerate(names if split != "trainval" else []):

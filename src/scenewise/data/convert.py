@@ -3,6 +3,8 @@
 Images are copied or linked as they are; labels are written anew. What the target can't hold is an error, or, where that
 is allowed, counted and said in one line for each kind of loss. The result is read back before it is kept.
 
+VOC holds both, and gets objects as objects and label maps as label maps, unless the background is stated.
+
 * **Objects to label maps:** the pixels of each object get its class, smaller objects over larger ones; what is to be
   ignored gets 255. What pixels of no object are has to be said: a class of its own, or to be ignored.
 * **Label maps to objects:** each class of an image is one object, whose mask is all its pixels.
@@ -107,7 +109,7 @@ def convert_data(
 
     Args:
         source: a ``format:path`` string, or a path alone.
-        target: its format is one of ``coco``, ``masks``, ``voc`` (boxes) and ``yolo``.
+        target: its format is one of ``coco``, ``masks``, ``voc`` and ``yolo``.
         splits: which; without it all that there are, without those that hold the images of others (VOC's trainval).
         fields: the target fields that are written, such as ``boxes`` and ``masks``; without it all.
         background: from objects to label maps, the class of pixels of no object (a new one, or one of the classes), or
@@ -305,12 +307,13 @@ class _Plan:
         """
         data = source.opened[0]
         has = data.fields - {"image_id"}
-        paints = "semantic" in writer.holds and "semantic" not in has
-        parts = "boxes" in writer.holds and "boxes" not in has
+        maps, boxes = ("semantic" in writer.holds, "boxes" in writer.holds)
+        paints = maps and "semantic" not in has and (not boxes or background is not None)
+        parts = boxes and "boxes" not in has and not (maps and "semantic" in has)
         if (paints and "masks" not in has) or (parts and "semantic" not in has):
             raise UsageError(
                 f"{source.name}: has {', '.join(sorted(has))}; {writer.format} holds "
-                f"{'masks or label maps' if paints else 'objects or label maps'}"
+                f"{'masks as label maps, or label maps' if paints else 'objects or label maps'}"
             )
         given = has
         if paints:
@@ -324,9 +327,10 @@ class _Plan:
             others = frozenset().union(*writer.one_of) - group
             if written & group and written & others:
                 a, b = sorted(next(iter(sorted(names & written))) for names in writer.one_of)
+                ways = [f"boxes+{name}" if name in ("masks", "keypoints") else name for name in (a, b)]
                 raise UsageError(
                     f"{source.name}: has {a} and {b}, and {writer.format} holds one of them; choose with fields "
-                    f"(--fields boxes+{a} or --fields boxes+{b})"
+                    f"(--fields {ways[0]} or --fields {ways[1]})"
                 )
         lost = sorted(given - writer.holds)
         if lost:

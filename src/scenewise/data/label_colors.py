@@ -182,3 +182,19 @@ def _code(color: Color) -> int:
 
 def _color(code: int) -> Color:
     return code >> 16, code >> 8 & 255, code & 255
+
+
+VOC_VOID = (224, 224, 192)  # Pascal VOC's colour of number 255, which is no class
+
+
+def voc_colors(count: int) -> tuple[Color, ...]:
+    """Pascal VOC's colours for labels 0 to ``count`` - 1, at most 256; all differ.
+
+    Bits 0, 3, 6 of the label become the highest bits of red, bits 1, 4, 7 those of green, bits 2, 5 those of blue, from
+    the highest down. Source: the VOC devkit's ``VOClabelcolormap``.
+    """
+
+    def channel(label: int, first: int) -> int:
+        return sum(((label >> (3 * place + first)) & 1) << (7 - place) for place in range(3))
+
+    return tuple((channel(label, 0), channel(label, 1), channel(label, 2)) for label in range(count))

@@ -14,10 +14,10 @@ from torchvision import tv_tensors
 from scenewise.data import open_data
 from scenewise.data.folders import ranges
 from scenewise.data.formats import FORMATS, find_reader, splits_of
+from scenewise.data.label_colors import voc_colors
 from scenewise.data.label_maps import LabelMapDataSet, describe_table, value_table
 from scenewise.data.readers.ade20k import CLASSES as ADE_CLASSES
 from scenewise.data.readers.ade20k import read_names
-from scenewise.data.readers.voc import color_map
 from scenewise.errors import DataError, UsageError
 from scenewise.fields.semantic import SemanticMask
 from scenewise.files.images import image_size, read_label_map
@@ -403,7 +403,7 @@ def test_voc_another_folder_of_labels(tmp_path):
 def test_voc_colours_are_those_of_its_palette():
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128)}
     known |= {20: (0, 64, 128), 255: (224, 224, 192)}
-    colors = color_map(256)
+    colors = voc_colors(256)
     assert {label: colors[label] for label in known} == known
     assert len(set(colors)) == 256
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from scenewise import convert_data, open_data, split_data
+from scenewise import check_data, convert_data, open_data, split_data
+from scenewise.data.label_colors import voc_colors
+from scenewise.data.writers.base import Losses, Whole
 from scenewise.data.writers.table import WRITERS
+from scenewise.data.writers.voc import VOCWriter
 from scenewise.errors import DataError, UsageError
-from tests.data.twins import write_voc
+from tests.data.twins import write_masks, write_voc
 
 SCENES = "scenes:count=3,size=48x64,fields=boxes+masks+keypoints"
 BOXES = frozenset({"boxes"})
@@ -265,3 +269,63 @@ def test_label_maps_of_voc_and_its_boxes(tmp_path):
     before, after = open_data(source, "train"), open_data(done.target, "train")
     assert before.colors == after.colors
     assert torch.equal(before[0][1]["semantic"], after[0][1]["semantic"])
+
+
+def test_voc_label_maps_as_cvat_writes_them(tmp_path):
+    """Palette PNGs whose numbers are the labels, with the colours that labelmap.txt states."""
+    root = write_masks(tmp_path / "in")
+    done = convert_data(f"masks:{root}", f"voc:{tmp_path / 'out'}")
+    data, before = open_data(done.target, "train"), open_data(f"masks:{root}", "train")
+    assert data.colors == before.colors or before.colors is None
+    lines = (tmp_path / "out" / "labelmap.txt").read_text().splitlines()
+    assert lines[0] == "# label:color_rgb:parts:actions"
+    for line, name, color in zip(lines[1:], data.classes, data.colors, strict=True):
+        assert line == f"{name}:{','.join(map(str, color))}::"
+    assert data.meaning == "numbers"
+    assert data.notes == ()
+    picture = Image.open(data.label_path(0))
+    values = before[0][1]["semantic"].numpy()
+    assert picture.mode == "P"
+    assert np.array_equal(np.array(picture), values)
+    shown = np.array(picture.convert("RGB"))
+    for value in np.unique(values):
+        color = (224, 224, 192) if value == 255 else data.colors[value]  # VOC's colour of 255
+        assert (shown[values == value] == color).all()
+    assert [p for p in check_data(done.target).problems if p.severity == "error"] == []
+
+
+def test_objects_become_label_maps_of_voc_where_the_background_is_stated(tmp_path):
+    source = "scenes:count=2,size=32,fields=boxes+masks"
+    boxes = convert_data(source, f"voc:{tmp_path / 'boxes'}", fields=frozenset({"boxes"}), lossy=True)
+    assert "boxes" in open_data(boxes.target).fields
+    maps = convert_data(source, f"voc:{tmp_path / 'maps'}", background="nothing", lossy=True)
+    data = open_data(maps.target, needs=frozenset({"semantic"}))
+    assert data.classes[0] == "nothing"
+    assert data.fields == {"semantic"}
+    assert not (tmp_path / "maps" / "Annotations").exists()
+    with pytest.raises(UsageError, match=r"voc holds masks as label maps, or label maps$"):
+        convert_data(boxes.target, f"voc:{tmp_path / 'none'}", background="ignore", lossy=True)
+
+
+def test_voc_holds_boxes_or_label_maps(tmp_path):
+    source = "scenes:count=2,size=32,fields=boxes+semantic"
+    with pytest.raises(UsageError, match=r"has boxes and semantic, and voc holds one .*--fields boxes or --fields sem"):
+        convert_data(source, f"voc:{tmp_path / 'out'}", lossy=True)
+
+
+def test_colours_that_voc_can_not_hold(tmp_path):
+    root = write_masks(tmp_path / "in")
+    content = json.loads((root / "classes.json").read_text())
+    classes = content if isinstance(content, list) else content["classes"]
+    equal = {"classes": classes, "colors": [[9, 9, 9]] * len(classes)}
+    void = {"classes": classes, "colors": [[224, 224, 192], *([i, i, i] for i in range(1, len(classes)))]}
+    for name, stated in (("equal", equal), ("void", void)):
+        whole = Whole("x", tuple(classes), None, tuple(map(tuple, stated["colors"])), None, frozenset({"semantic"}))
+        with pytest.raises(UsageError, match="colours of the classes, some of which are equal or VOC's for 255"):
+            VOCWriter(tmp_path / name, whole, Losses("voc", False))
+        writer = VOCWriter(tmp_path / name, whole, losses := Losses("voc", True))
+        assert writer.colors == voc_colors(len(classes))
+        assert losses.lost == ["colours of the classes, some of which are equal or VOC's for 255: VOC's are taken"]
+    whole = Whole("x", ("#1",), None, None, None, frozenset({"semantic"}))
+    with pytest.raises(UsageError, match=r"class '#1': labelmap\.txt takes # for a comment"):
+        VOCWriter(tmp_path, whole, Losses("voc", True))

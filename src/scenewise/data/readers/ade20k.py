@@ -18,9 +18,9 @@ from pathlib import Path
 
 from scenewise.data.base import no_split
 from scenewise.data.folders import images_in, read_lines
+from scenewise.data.label_colors import voc_colors
 from scenewise.data.label_maps import LabelMapDataSet, value_table
 from scenewise.data.names import printable
-from scenewise.data.readers.voc import color_map
 from scenewise.errors import DataError
 from scenewise.types import IGNORE
 
@@ -49,7 +49,7 @@ class ADE20K(LabelMapDataSet):
     """SceneParse150."""
 
     format = "ade20k"
-    colors = color_map(NUM_CLASSES + 1)[1:]
+    colors = voc_colors(NUM_CLASSES + 1)[1:]
     table = value_table({0: IGNORE, **{value: value - 1 for value in range(1, NUM_CLASSES + 1)}})
 
     def __init__(self, root: Path, split: str = "train") -> None:

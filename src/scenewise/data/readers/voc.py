@@ -29,7 +29,7 @@ from pathlib import Path
 
 from scenewise.data.base import find_split
 from scenewise.data.folders import key_of, read_lines
-from scenewise.data.label_colors import Color, StatedColors
+from scenewise.data.label_colors import VOC_VOID, Color, StatedColors, voc_colors
 from scenewise.data.label_maps import MAX_CLASSES, LabelMapDataSet, value_table
 from scenewise.data.names import Resolver, printable
 from scenewise.errors import DataError
@@ -45,21 +45,7 @@ LISTS = Path("ImageSets") / "Segmentation"
 FLAG = re.compile(r"\s+-?[01]$")  # of a list of a single class: whether an image has it
 
 
-VOID = (224, 224, 192)  # the colour of number 255
 WITHOUT = ("default",)  # the list that tools write where there are no splits
-
-
-def color_map(count: int) -> tuple[Color, ...]:
-    """VOC's colours for labels 0 to ``count`` - 1, at most 256; all differ.
-
-    Bits 0, 3, 6 of the label become the highest bits of red, bits 1, 4, 7 those of green, bits 2, 5 those of blue, from
-    the highest down. Source: the VOC devkit's ``VOClabelcolormap``.
-    """
-
-    def channel(label: int, first: int) -> int:
-        return sum(((label >> (3 * place + first)) & 1) << (7 - place) for place in range(3))
-
-    return tuple((channel(label, 0), channel(label, 1), channel(label, 2)) for label in range(count))
 
 
 class VOC(LabelMapDataSet):
@@ -72,10 +58,10 @@ class VOC(LabelMapDataSet):
 
     format = "voc"
     classes: tuple[str, ...] = CLASSES
-    colors = color_map(len(CLASSES))
+    colors = voc_colors(len(CLASSES))
     table = value_table({**{label: label for label in range(len(CLASSES))}, IGNORE: IGNORE})
     stated = StatedColors(
-        {**{color: label for label, color in enumerate(color_map(len(CLASSES)))}, VOID: IGNORE},
+        {**{color: label for label, color in enumerate(voc_colors(len(CLASSES)))}, VOC_VOID: IGNORE},
         {**dict(enumerate(CLASSES)), IGNORE: "void"},
         "Pascal VOC",
     )
@@ -121,7 +107,7 @@ class VOC(LabelMapDataSet):
     def _take_labelmap(self, path: Path) -> None:
         """The classes, their colours and the label of each number, as a ``labelmap.txt`` states them."""
         entries = read_labelmap(path)
-        void = [name for name, color in entries if color == VOID and name.lower() in ("ignored", "void")]
+        void = [name for name, color in entries if color == VOC_VOID and name.lower() in ("ignored", "void")]
         kept = [(number, name, color) for number, (name, color) in enumerate(entries) if name not in void]
         if not kept:
             raise DataError(f"{path}: states no class beside {void[0]!r}; expected at least one")

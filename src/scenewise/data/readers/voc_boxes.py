@@ -35,8 +35,8 @@ import numpy as np
 from scenewise.data.base import OnBadRecord, Problem
 from scenewise.data.folders import counted, key_of, names_in, read_lines
 from scenewise.data.instances import Fault, InstanceDataSet, Names, Records
+from scenewise.data.label_colors import voc_colors
 from scenewise.data.readers.voc import CLASSES as WITH_BACKGROUND
-from scenewise.data.readers.voc import color_map
 from scenewise.data.readers.voc_layout import LISTS, Layout, xml_below
 from scenewise.errors import DataError, suggest
 from scenewise.files.text import decode, read_file
@@ -151,7 +151,7 @@ class VOCBoxes(InstanceDataSet):
         if listing.is_file():
             self.classes = tuple(read_lines(listing))
         elif set(present) <= set(CLASSES):
-            self.classes, self.colors = CLASSES, color_map(len(WITH_BACKGROUND))[1:]
+            self.classes, self.colors = CLASSES, voc_colors(len(WITH_BACKGROUND))[1:]
         else:
             self.classes = _all_names({place.annotations for place in layout.places.values()})
         self.class_ids = tuple(range(1, len(self.classes) + 1))  # 0 is the background, as VOC counts

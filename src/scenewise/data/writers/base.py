@@ -25,6 +25,7 @@ from scenewise.types import Skeleton, Target
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 
+MAX_CLASSES = 254  # of label maps: labels are 0 to 253
 ROUNDED = 1.0  # pixels by which a number may move without being a loss: as far as readers let boxes leave their image
 
 

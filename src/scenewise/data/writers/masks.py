@@ -9,10 +9,8 @@ import json
 
 from PIL import Image
 
-from scenewise.data.writers.base import Record, Writer
+from scenewise.data.writers.base import MAX_CLASSES, Record, Writer
 from scenewise.errors import UsageError
-
-MAX_CLASSES = 254  # labels are 0 to 253
 
 
 class MasksWriter(Writer):
