@@ -118,6 +118,34 @@ def test_predict_keeps_what_is_written_when_the_disk_is_full(run, tmp_path, monk
     assert "3 of 3 images done" in table
 
 
+def test_class_maps_never_take_the_place_of_an_image(run, checkpoint, photos, tmp_path):
+    """An image may be called as the class map of another one; each of both has files of its own."""
+    Image.new("RGB", (64, 48), (9, 99, 9)).save(photos / "a.classes.png")
+    status, said, err = run("predict", photos, "--model", checkpoint, "--out", tmp_path / "out", "--json")
+    assert status == 0, err
+    records = [Path(record["json"]) for record in json.loads(said)["images"].values()]
+    assert len({json.loads(path.read_text())["class_map"] for path in records}) == len(records) == 4
+    for path in records:
+        record = json.loads(path.read_text())
+        with Image.open(path.with_name(record["class_map"])) as labels:
+            assert list(labels.size[::-1]) == record["size"]
+    status, _, err = run("predict", photos / "a.jpg", "--model", checkpoint, "--out", photos)
+    assert status == 2
+    assert "a.png" in err or "a.classes.png" in err
+
+
+def test_boxes_can_be_left_out_of_pictures(run, detector, photos, tmp_path):
+    seen = []
+    for words in ([], ["--no-boxes"]):
+        out = tmp_path / f"out{len(words)}"
+        status, _, err = run("predict", photos / "a.png", "--model", detector, "--out", out, "--score", 0, *words)
+        assert status == 0, err
+        seen.append((np.asarray(Image.open(out / "a.png")), (out / "a.json").read_text()))
+    assert seen[0][0].shape == seen[1][0].shape
+    assert not np.array_equal(seen[0][0], seen[1][0])
+    assert seen[0][1] == seen[1][1]
+
+
 def test_predict_into_a_folder_of_the_images_again(run, checkpoint, photos):
     for _ in range(2):
         status, out, _ = run("predict", photos, "--model", checkpoint, "--out", photos / "out")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from rich.table import Table
 from torchvision import tv_tensors
 
 import scenewise
@@ -23,7 +24,7 @@ from scenewise.metrics.proposals import ProposalMetrics
 from scenewise.metrics.table import scores_of, truth_for
 from scenewise.metrics.voc import VocMetrics
 from scenewise.results.prediction import Prediction
-from scenewise.results.tables import score_tables
+from scenewise.results.tables import Name, folded, score_tables
 from scenewise.types import Interface, Output, Skeleton
 from tests.engine.toys import Deep, Ramps
 
@@ -123,6 +124,23 @@ def test_the_tables_fit_into_80_columns():
     assert rows["keypoints"][:3] == ["1.000", "1.000", "1.000"]
     assert [c for c in next(r for r in lines if r.startswith("│ cat")).split() if c[0].isdigit()] == ["1.0000"] * 4
     assert rows["voc"] == ["1.000", "1.000"]
+
+
+def test_long_names_lose_their_middle():
+    assert folded("abc", 3) == "abc"
+    assert folded("photos/DSC_2024_0042.jpg", 13) == "photos…42.jpg"
+    assert folded("長い名前の写真.jpg", 10) == "長い ….jpg"  # wide letters are not cut in half
+    written = io.StringIO()
+    table = Table("image", "found")
+    names = [f"a-rather-long-folder/of-photographs/{number}.jpg" for number in range(3)]
+    for name in names:
+        table.add_row(Name(name), "12 cats, 4 dogs, 3 birds, 2 horses and a giraffe")
+    Console(file=written, width=60).print(table)
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    for number in range(3):
+        (line,) = [line for line in lines if line.startswith("│ a-rather") and f"{number}.jpg" in line]
+        assert "…" in line
 
 
 def test_what_a_detector_is_measured_by_are_fields_of_targets():

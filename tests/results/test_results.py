@@ -283,7 +283,9 @@ def test_written_files_read_back(tmp_path):
     picture, record = write_prediction(prediction, image, tmp_path / "out", "a/frame.001", legend=False)
     assert picture == tmp_path / "out" / "a" / "frame.001.png"
     assert record == tmp_path / "out" / "a" / "frame.001.json"
-    assert sorted(p.name for p in picture.parent.iterdir()) == ["frame.001.json", "frame.001.npz", "frame.001.png"]
+    assert sorted(p.name for p in picture.parent.iterdir()) == [
+        f"frame.001.{ending}" for ending in ("classes.png", "json", "npz", "png")
+    ]
     with Image.open(picture) as opened:
         assert opened.format == "PNG"
     again = read_prediction(record)
@@ -296,10 +298,10 @@ def test_written_files_read_back(tmp_path):
     assert json.loads(record.read_text())["arrays"] == "frame.001.npz"
 
 
-def test_without_dense_maps_there_is_no_third_file(tmp_path):
+def test_without_dense_maps_there_are_no_arrays(tmp_path):
     prediction = dataclasses.replace(example(2), semantic_logits=torch.rand(3, *SIZE))
     _, record = write_prediction(prediction, np.zeros((*SIZE, 3), np.uint8), tmp_path, "x")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.classes.png", "x.json", "x.png"]
     assert json.loads(record.read_text())["omitted"] == ["semantic_logits"]
     assert_same(dataclasses.replace(prediction, semantic_logits=None), read_prediction(record))
 
@@ -374,3 +376,30 @@ def test_coco_results_of_several_images(tmp_path):
     assert entries[0] == {"image_id": 42, "category_id": 90, "score": 0.5, "bbox": [1.0, 2.0, 10.0, 6.0]}
     CocoResults([1]).write(path)
     assert json.loads(path.read_text()) == []
+
+
+def test_a_class_map_is_written_as_class_numbers_too(tmp_path):
+    labels = torch.tensor([[0, 1, 2], [IGNORE, 2, 2]])
+    found = Prediction((2, 3), ("road", "car", "sky"), semantic=labels)
+    colors = [(1, 2, 3), (40, 50, 60), (7, 8, 9)]
+    path = found.save(tmp_path, "a", image=np.zeros((2, 3, 3), np.uint8), colors=colors)
+    assert json.loads(path.read_text())["class_map"] == "a.classes.png"
+    with Image.open(tmp_path / "a.classes.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), labels.numpy())
+        shown = np.asarray(image.convert("RGB"))
+    assert shown[0].tolist() == [list(color) for color in colors]
+    assert shown[1, 0].tolist() == [224, 224, 224]
+    assert torch.equal(Prediction.read(path).semantic, labels)
+
+    many = Prediction((2, 3), tuple(map(str, range(300))), semantic=labels + torch.tensor([[0, 0, 297], [0, 0, 0]]))
+    many.save(tmp_path, "b", image=np.zeros((2, 3, 3), np.uint8))
+    with Image.open(tmp_path / "b.classes.png") as image:
+        assert np.array_equal(np.asarray(image), many.semantic.numpy())
+
+
+def test_without_a_class_map_none_is_written(tmp_path):
+    found = Prediction((2, 3), ("a",), boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
+    record = json.loads(found.save(tmp_path, "a", image=np.zeros((2, 3, 3), np.uint8)).read_text())
+    assert "class_map" not in record
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.png"]

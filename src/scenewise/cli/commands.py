@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from scenewise.catalog import Option
     from scenewise.data.inputs import InputFile
+    from scenewise.engine.folder import Written
     from scenewise.model import Model
     from scenewise.weights.published import Published
 
@@ -139,21 +140,23 @@ def predict(
     skeleton: SkeletonOption = None,
     proposals: ProposalsOption = None,
     input: InputOption = None,
+    boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Whether boxes are drawn.")] = True,
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """See what is in images: a picture and a JSON file for each, and a table of what was found.
 
+    A model of class maps writes them as PNGs of class numbers besides, NAME.classes.png.
     A model that finds objects gives all of them as one COCO results file besides, coco_results.json. Without --model
     the packaged models are listed, and nothing is done.
     """
     if model is None:
         print_table(_packaged_table())
         raise UsageError("which model? Give --model NAME, one of these, or --model FILE, a checkpoint")
+    from scenewise.engine.folder import predict_to_folder
     from scenewise.engine.predict import Predictor
-    from scenewise.fields.table import facts, summary
+    from scenewise.fields.table import summary
     from scenewise.files.atomic import make_folder
-    from scenewise.files.images import as_image
     from scenewise.results.coco import CocoResults, category_ids
 
     names = dict(_outputs(images, out))
@@ -170,23 +173,19 @@ def predict(
     objects = CocoResults(category_ids(loaded)) if {"labels", "scores"} <= loaded.fills else None
     full: StorageError | None = None
     with bar("predict", len(names)) as advance:
-        for path, name in names.items():
-            try:
-                image, source = as_image(path, loaded.input.channels, loaded.input.bits)
-                given = {key: [file[their_names[path]]] for key, (file, their_names) in further.items()}
-                prediction = predictor([image], inputs=given)[0].above(score)
-                prediction.source = source
-                record = prediction.save(out, name, image=image, **_look(loaded))
-            except (DataError, UsageError) as error:  # one bad file does not lose the others
+        look = {"boxes": boxes, **_look(loaded)}
+        for path, done, error in predict_to_folder(predictor, names, out, score=score, inputs=further, **look):
+            if isinstance(error, DataError | UsageError):  # one bad file does not lose the others
                 complain(f"{error}" if str(path) in str(error) else f"{path}: {error}")
-            except StorageError as error:
+            elif isinstance(error, StorageError):
                 full = error
                 break
+            elif done is None:
+                raise error or AssertionError("nothing was written, and no error says why")
             else:
-                its = {"picture": str(record.with_suffix(".png")), "json": str(record), "size": list(prediction.size)}
-                found[str(path)] = {**its, **facts(prediction)}, summary(prediction)
+                found[str(path)] = _told(done), summary(done.prediction)
                 if objects is not None:
-                    objects.add(prediction, name)
+                    objects.add(done.prediction, names[path])
             advance(1)
     try:
         if objects is not None:
@@ -205,6 +204,15 @@ def predict(
         )
     if len(found) < len(names):
         raise typer.Exit(2)
+
+
+def _told(written: Written) -> dict[str, Any]:
+    """What ``--json`` says of an image."""
+    from scenewise.fields.table import facts
+
+    record, prediction = written
+    its = {"picture": str(record.with_suffix(".png")), "json": str(record), "size": list(prediction.size)}
+    return {**its, **facts(prediction)}
 
 
 def _outputs(patterns: list[str], out: Path) -> Iterator[tuple[Path, str]]:
@@ -230,15 +238,19 @@ def _outputs(patterns: list[str], out: Path) -> Iterator[tuple[Path, str]]:
         for file in files:
             inside = file.relative_to(base) if file.is_relative_to(base) else Path(file.name)
             name = inside.with_suffix("").as_posix()
-            if name in taken or not inside.stem.strip(
-                "."
-            ):  # a.jpg beside a.png, the same name in two folders; or ..jpg
+            # a.jpg beside a.png, the same name in two folders; or ..jpg
+            if taken & _pictures_of(name) or not inside.stem.strip("."):
                 name = inside.as_posix().replace(".", "_")
             number, start = 2, name
-            while name in taken:
+            while taken & _pictures_of(name):
                 name, number = f"{start}-{number}", number + 1
-            taken.add(name)
+            taken |= _pictures_of(name)
             yield file, name
+
+
+def _pictures_of(name: str) -> set[str]:
+    """The PNGs that may be written about an image under ``name``."""
+    return {f"{name}.png", f"{name}.classes.png"}
 
 
 def _images_below(folder: Path, out: Path) -> list[Path]:
@@ -280,6 +292,9 @@ def _keep_inputs(names: dict[Path, str], out: Path) -> None:
     inputs = {(found.st_dev, found.st_ino): path for path in names if (found := _stat(path)) is not None}
     for path, name in names.items():
         written = [out / f"{name}.png", out / f"{name}.json"]
+        class_map = out / f"{name}.classes.png"
+        if (map_there := _stat(class_map)) is not None and (map_there.st_dev, map_there.st_ino) in inputs:
+            raise UsageError(f"{class_map}: is one of the images; expected another folder as --out")
         there = {file: found for file in written if (found := _stat(file)) is not None}
         for file, found in there.items():
             place = f"what is found in {path} would take its place; expected another folder as --out"
@@ -315,11 +330,11 @@ def _print_found(found: dict[str, list[str]], asked: int, out: Path) -> None:
     """What was found in each image, and how many of those that were ``asked`` for are done."""
     from rich.table import Table
 
-    table = Table()
-    table.add_column("image", overflow="fold")
-    table.add_column("found")
+    from scenewise.results.tables import Name
+
+    table = Table("image", "found")
     for path, words in found.items():
-        table.add_row(path, ", ".join(words) or "nothing")
+        table.add_row(Name(path), ", ".join(words) or "nothing")
     if found:
         print_table(table)
     print(f"{len(found)} of {asked} images done; pictures and JSON files are in {out}")
@@ -511,7 +526,7 @@ def models(
 
 def _list_models(json: bool) -> None:
     """The systems with their papers, the packaged models and the published ones."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from scenewise.catalog import SYSTEMS
     from scenewise.weights.published import PUBLISHED
@@ -533,7 +548,7 @@ def _list_models(json: bool) -> None:
         table.add_row(system.name, system.task, system.paper)
     print_table(table)
     print_table(_packaged_table())
-    table = Table("published (--model)", "finds", "MB")
+    table = Table(Column("published (--model)", overflow="fold"), "finds", "MB")
     for row in PUBLISHED.values():
         table.add_row(row.name, _finds(row), f"{row.size:.0f}")
     print_table(table)

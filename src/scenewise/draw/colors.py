@@ -38,6 +38,23 @@ def palette(n: int) -> list[Color]:
     return [colors[i % len(colors)] for i in range(n)]
 
 
+def shades(color: Color, n: int) -> list[Color]:
+    """``n`` shades of ``color``'s hue, from dark to light; neighbours in the list are far apart."""
+    lab = oklab(np.asarray(color))
+    place = (np.arange(n) * 0.618034) % 1  # the golden ratio: however many there are, they spread evenly
+    lightness = 0.42 + 0.46 * place
+    wanted = np.stack([lightness, np.broadcast_to(lab[1], n), np.broadcast_to(lab[2], n)], -1)
+    found = np.zeros((n, 3))
+    todo = np.ones(n, dtype=np.bool_)
+    for strength in np.linspace(1, 0, 21):  # as colourful as sRGB can show it at this lightness
+        linear = _linear_of_oklab(wanted * np.array([1, strength, strength]))
+        fits = todo & ((linear > -1e-4) & (linear < 1 + 1e-4)).all(-1)
+        found[fits], todo = linear[fits], todo & ~fits
+    light = found.clip(0, 1)
+    rgb = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    return [(int(r), int(g), int(b)) for r, g, b in (rgb * 255).round()]
+
+
 def depth_color(place: Array) -> Array:
     """RGB uint8 [...,3] for ``place`` in 0 (far) to 1 (near)."""
     steps = np.linspace(0, 1, len(_DEPTH_COLORS))
@@ -99,20 +116,28 @@ def _linear(rgb: Array) -> Array:
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
+def _linear_of_oklab(lab: Array) -> Array:
+    """Linear light of OKLab, beyond 0..1 where sRGB has no such colour; undoes :func:`oklab` but for its last step."""
+    found: Array = (lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONES).T
+    return found
+
+
+_TO_CONES = np.array([
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+])  # fmt: skip
+_TO_LAB = np.array([
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+])  # fmt: skip
+
+
 def oklab(rgb: Array) -> Array:
     """OKLab [...,3] of sRGB 0..255 [...,3]: distances in it are about as large as they look.
 
     Source: B. Ottosson, "A perceptual color space for image processing", 2020.
     """
-    to_cones = np.array([
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ])  # fmt: skip
-    to_lab = np.array([
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ])  # fmt: skip
-    found: Array = np.cbrt(_linear(rgb) @ to_cones.T) @ to_lab.T
+    found: Array = np.cbrt(_linear(rgb) @ _TO_CONES.T) @ _TO_LAB.T
     return found

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from scenewise.draw.colors import Array, Color, palette
+from scenewise.draw.colors import Array, Color, palette, shades
 from scenewise.draw.legends import Pen, Side
 from scenewise.draw.strokes import Links
 from scenewise.errors import UsageError
 
+MANY = 12  # instances; more of one class are shades of its colour, or the picture is a carnival
 IGNORED = (150, 150, 150)  # instances that neither training nor metrics count
 
 
@@ -28,7 +29,7 @@ class Look:
             that have pictures of their own (boundaries, depth, ...), legends and scales are always at the right.
         score: instances below it are left out.
         color_by: what the colour of an instance stands for; by default the instance where there are masks or keypoints,
-            else the class.
+            else the class. Of a dozen and more of one class it is a shade of the class's colour.
         boxes: whether boxes are drawn.
         links: pairs of keypoints to join; None: those of the prediction's skeleton.
         depth_range: metres at the ends of the colour scale; by default the 1st and 99th percentile of the image.
@@ -98,7 +99,7 @@ class Scene:
         return self.links
 
     def color_instances(self, labels: Sequence[int] | None, count: int, single: bool) -> None:
-        """Choose the instances' colours: by class, or one of its own for each.
+        """Choose the instances' colours: by class, or one of its own for each; shades of one, for many of one class.
 
         Args:
             labels: of the ``count`` instances, where they have any.
@@ -107,7 +108,8 @@ class Scene:
         """
         color_by = self.look.color_by or ("instance" if single or labels is None else "class")
         if color_by == "instance":
-            colors = palette(count)
+            alike = labels is not None and len(set(labels)) == 1 and count > MANY
+            colors = shades(self.class_colors[labels[0]], count) if labels and alike else palette(count)
         elif labels is None:
             raise UsageError("color_by is 'class'; the prediction has no labels")
         else:

@@ -33,8 +33,22 @@ def place_tags(
 
     A tag stands beside or in its box, where it covers no tag before it and hides no instance. There is none for an
     empty text, for an instance without a place, for one smaller than two tags in a crowd, where no room is left, and
-    once the tags take up too much of the picture.
+    once the tags take up too much of the picture. Nor is there a tag where it would seem to be that of another
+    instance, which has none of its own.
     """
+    bare: set[int] = set()  # instances that stay without
+    while True:
+        placed = _placed(boxes, texts, [i for i in order if i not in bare], size, pen, sorted(bare))
+        left = set(range(len(boxes))) - {i for i, _, _ in placed}
+        if left <= bare:
+            return placed
+        bare |= left
+
+
+def _placed(
+    boxes: Array, texts: list[str], order: list[int], size: tuple[int, int], pen: Pen, bare: list[int]
+) -> list[tuple[int, str, tuple[int, int, int, int]]]:
+    """The tags of the instances in ``order``, none of which seems to be that of an instance in ``bare``."""
     ascent, descent = pen.font.getmetrics()
     pad = max(2, pen.em // 4)
     tall = ascent + descent + pad
@@ -52,7 +66,8 @@ def place_tags(
             continue
         for x, y in _tag_places(boxes[i], wide, tall, size):
             spot = (x, y, x + wide, y + tall)
-            if not any(_touch(spot, other) for _, _, other in placed) and not _hides(spot, boxes):
+            free = not any(_touch(spot, other) for _, _, other in placed) and not _hides(spot, boxes)
+            if free and not _seems(spot, boxes[i], boxes[bare]):
                 placed.append((i, text, spot))
                 room -= wide * tall
                 break
@@ -77,9 +92,24 @@ def _tag_places(box: Array, wide: int, tall: int, size: tuple[int, int]) -> list
 def _hides(spot: tuple[int, int, int, int], boxes: Array) -> bool:
     """Whether ``spot`` covers too much of any of ``boxes`` [K,4]."""
     x1, y1, x2, y2 = boxes.T
-    covered = (np.minimum(x2, spot[2]) - np.maximum(x1, spot[0])).clip(0)
-    covered = covered * (np.minimum(y2, spot[3]) - np.maximum(y1, spot[1])).clip(0)
-    return bool((covered > _MAX_HIDDEN * (x2 - x1) * (y2 - y1)).any())  # False where a box is NaN
+    return bool((_shared(spot, boxes) > _MAX_HIDDEN * (x2 - x1) * (y2 - y1)).any())  # False where a box is NaN
+
+
+def _seems(spot: tuple[int, int, int, int], own: Array, others: Array) -> bool:
+    """Whether a tag at ``spot`` is nearer to one of the boxes ``others`` [K,4] than to its ``own``: whether more of it,
+    or as much where it is not in its own, is in that box or within half its height of it."""
+    near = (spot[3] - spot[1]) / 2
+    reached = _shared(spot, others + np.array([-near, -near, near, near]))
+    its = float(_shared(spot, own + np.array([-near, -near, near, near])))
+    return bool((reached > its if _shared(spot, own) > 0 else reached >= its).any())  # False where a box is NaN
+
+
+def _shared(spot: tuple[int, int, int, int], boxes: Array) -> Array:
+    """How many pixels of ``spot`` are in each of ``boxes`` [...,4]."""
+    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
+    wide, tall = np.minimum(x2, spot[2]) - np.maximum(x1, spot[0]), np.minimum(y2, spot[3]) - np.maximum(y1, spot[1])
+    found: Array = np.maximum(wide, 0) * np.maximum(tall, 0)
+    return found
 
 
 def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

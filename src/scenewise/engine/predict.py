@@ -7,11 +7,12 @@ image -> resized as the model's InputSpec says -> batch -> Model.predict -> mapp
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,21 +102,35 @@ def ready(model: Model, precision: Precision = "32", device: torch.device | str 
 _READY: WeakKeyDictionary[Model, tuple[list[Any], Model]] = WeakKeyDictionary()
 
 
-def _contents(model: Model) -> Iterator[Any]:
-    """All that a prepared copy depends on: attributes of every module, and each tensor's place, version, sum and hash.
+def _contents(model: Model) -> list[Any]:
+    """All that a prepared copy depends on: attributes of every module, and each tensor's place, version and bits' sum.
 
-    The last two find changes through ``tensor.data``, which no version counts.
+    The last finds changes through ``tensor.data``, which no version counts. This is done at each call of ``predict``,
+    and has to cost next to nothing beside it.
     """
+    found: list[Any] = []
     for module in model.modules():
-        for name, value in vars(module).items():
-            yield name
-            yield len(value) if name.startswith("_") and isinstance(value, dict) else value
-    for tensor in (*model.parameters(), *model.buffers()):
-        yield tensor.data_ptr()
-        yield None if tensor.is_inference() else tensor._version
-        if tensor.numel():
-            yield float(tensor.detach().sum())
-            yield int(torch.hash_tensor(tensor.detach()).view(torch.int64))
+        attributes = vars(module)
+        found.append(tuple(attributes))
+        found += [len(value) if isinstance(value, dict) else value for value in attributes.values()]
+    tensors = [*model.parameters(), *model.buffers()]
+    found.append(tuple(tensor.data_ptr() for tensor in tensors))
+    found.append(tuple(None if tensor.is_inference() else tensor._version for tensor in tensors))
+    with torch.no_grad():
+        found.append(tuple(map(_sum_of_bits, tensors)))
+    return found
+
+
+def _sum_of_bits(values: Tensor) -> int:
+    """The sum of ``values`` as whole numbers of 64 bits, modulo 2^64: it is exact, so that no change of a single one
+    gets lost. Where their bytes make no such numbers, of smaller ones."""
+    size = values.element_size()
+    whole = values.numel() * size % 8 == 0
+    words = values.detach().reshape(-1).view(torch.int64 if whole else _WORDS[size])
+    return int(np.add.reduce(words.numpy())) if words.device.type == "cpu" else int(words.sum())
+
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by their bytes
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -176,6 +176,15 @@ class Field:
         """``picture`` with the value: over the image, or as a panel of its own, with its legend."""
         return picture
 
+    def index_image(self, value: Tensor, colors: Sequence[Color]) -> Image.Image | None:
+        """The map as an image whose pixel values are class numbers, for programs that read such; None for all others.
+
+        Args:
+            value: [H,W].
+            colors: of the classes, as viewers show them.
+        """
+        return None
+
     def stroke(self, strokes: Strokes, value: Array, color: Color, scene: Scene) -> None:
         """Draw one instance's row of the value, in the image's coordinates, onto ``strokes``."""
 

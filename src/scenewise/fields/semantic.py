@@ -5,7 +5,7 @@ Shapes: C classes, H x W pixels of the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
+from scenewise.draw.colors import UNKNOWN, Color
 from scenewise.draw.legends import PAGE, Row, percent
 from scenewise.draw.look import Scene
 from scenewise.draw.pages import borders, enlarged
@@ -103,6 +104,17 @@ class Semantic(Field):
         lines = borders(enlarged(labels, pen.factor), max(1, pen.line // 2))
         mixed.paste(PAGE, mask=Image.fromarray(lines.astype(np.uint8) * 140))
         return mixed
+
+    def index_image(self, value: Tensor, colors: Sequence[Color]) -> Image.Image | None:
+        """Class numbers, 255 where there is none, with a palette; 16-bit grey where classes have larger numbers."""
+        labels = value.numpy()
+        if len(colors) > IGNORE:
+            return Image.fromarray(labels.astype(np.uint16))
+        found = Image.fromarray(labels.astype(np.uint8))
+        table = np.full((IGNORE + 1, 3), UNKNOWN, dtype=np.uint8)
+        table[: len(colors)] = colors
+        found.putpalette(table.tobytes())
+        return found
 
     def legend(self, value: Tensor, scene: Scene) -> list[Row]:
         """The classes in the image and their shares of it, largest first; last, what has no label."""

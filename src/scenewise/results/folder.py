@@ -1,11 +1,12 @@
-"""Predictions in a folder: a picture and a JSON file per image, and an ``.npz`` file of its dense float maps."""
+"""Predictions in a folder: a picture and a JSON file per image, an ``.npz`` file of its dense float maps, and a PNG of
+class numbers of its class map."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from scenewise.draw.colors import Color
 from scenewise.errors import DataError, UsageError
-from scenewise.fields.table import FIELDS, misfit
+from scenewise.fields.table import FIELDS, detached, given, misfit
 from scenewise.files.atomic import atomic_path
 from scenewise.results.record import from_record, to_record
 from scenewise.types import Described
@@ -23,14 +25,21 @@ from scenewise.types import Described
 ARRAY_FIELDS = tuple(name for name, field in FIELDS.items() if field.storage == "arrays")
 
 
-def write_output(picture: Image.Image, output: Described, out_dir: str | Path, name: str) -> tuple[Path, Path]:
-    """Write a picture and the JSON of ``output``, and an ``.npz`` of its dense float maps where it has any.
+CLASS_MAP = ".classes.png"  # the ending of the PNG of class numbers
+
+
+def write_output(
+    picture: Image.Image, output: Described, out_dir: str | Path, name: str, colors: Sequence[Color] = ()
+) -> tuple[Path, Path]:
+    """Write a picture and the JSON of ``output``, an ``.npz`` of its dense float maps and a PNG of the class numbers of
+    its class map, where it has any.
 
     Args:
         picture: what is drawn of it.
         output: the prediction.
         out_dir: the folder; it is made where it is not there.
         name: the files' name without its ending; may name a folder below ``out_dir``, with slashes.
+        colors: of the classes, in the palette of ``out_dir/name.classes.png``.
 
     Returns:
         The paths of the picture, ``out_dir/name.png``, and of the JSON, ``out_dir/name.json``.
@@ -47,6 +56,11 @@ def write_output(picture: Image.Image, output: Described, out_dir: str | Path, n
     base = Path(out_dir) / name
     arrays = {field: getattr(output, field) for field in record["omitted"] if field in ARRAY_FIELDS}
     array_path, picture_path, json_path = (base.with_name(f"{base.name}.{ending}") for ending in ("npz", "png", "json"))
+    maps = [FIELDS[field].index_image(value, colors) for field, value in given(detached(output)).items()]
+    class_map = next((image for image in maps if image is not None), None)
+    class_map_path = base.with_name(f"{base.name}{CLASS_MAP}")
+    if class_map is not None:
+        record["class_map"] = class_map_path.name
     if arrays:
         record["arrays"] = array_path.name
         record["omitted"] = [field for field in record["omitted"] if field not in arrays]
@@ -54,6 +68,8 @@ def write_output(picture: Image.Image, output: Described, out_dir: str | Path, n
         files.enter_context(atomic_path(json_path)).write_text(_layout(record), encoding="utf-8")
         # photographs: as small with level 4 as with 6, in a third of the time
         picture.save(files.enter_context(atomic_path(picture_path)), format="PNG", compress_level=4)
+        if class_map is not None:
+            class_map.save(files.enter_context(atomic_path(class_map_path)), format="PNG")
         if arrays:
             with files.enter_context(atomic_path(array_path)).open("wb") as file:
                 np.savez_compressed(

@@ -125,8 +125,8 @@ class Prediction(Described):
     # ---- files and other forms
 
     def save(self, out_dir: str | Path, name: str | None = None, *, image: Any = None, **options: Any) -> Path:
-        """Write the picture ``name.png``, the record ``name.json`` and, of dense float maps, ``name.npz`` into a
-        folder.
+        """Write the picture ``name.png`` and the record ``name.json`` into a folder; of dense float maps ``name.npz``,
+        too, and of a class map ``name.classes.png``, whose pixel values are the class numbers, 255 for none.
 
         Args:
             out_dir: the folder; it is made where it is not there.
@@ -141,7 +141,8 @@ class Prediction(Described):
             if self.source is None:
                 raise UsageError("save: the prediction was not made of a file; give a name")
             name = Path(self.source).stem
-        return write_output(self.draw(image, **options), self, out_dir, name)[1]
+        colors = look_of(**options).class_colors(self.classes)
+        return write_output(self.draw(image, **options), self, out_dir, name, colors)[1]
 
     @classmethod
     def read(cls, path: str | Path) -> Prediction:

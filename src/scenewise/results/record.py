@@ -8,6 +8,7 @@ What a prediction's JSON holds (:func:`to_record`; keys that do not apply are ab
 * ``instances``: one record each, ``{"label", "class", "score", "box", "mask", "keypoints"}``; a mask is a COCO
   run-length code (:mod:`scenewise.ops.rle`). ``num_keypoints``: how many each instance has.
 * ``semantic``: the label map as row-by-row runs; ``shares``: what part of the image each class covers, largest first.
+* ``class_map``: the PNG beside it whose pixel values are the class numbers, 255 for none (the same as ``semantic``).
 * ``arrays``: the ``.npz`` file beside it that holds the dense maps (:mod:`scenewise.results.folder` alone).
 
 Coordinates are scenewise's own (see ``types.py``), in the pixels of the original image. Floats are float32 and stand

@@ -6,9 +6,41 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
 BY_CLASS = "per_"  # per_class, per_joint: how the entries begin that have a row for each
+
+
+class Name:
+    """A name in a table, which loses its middle where there is no room for all of it: ``DSC_2024…_0042.jpg``."""
+
+    def __init__(self, text: str, least: int = 12) -> None:
+        self.text, self.least = text, least
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        length = cell_len(self.text)
+        return Measurement(min(length, self.least), min(length, options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text
+
+        yield Text(folded(self.text, options.max_width), no_wrap=True, overflow="ignore")
+
+
+def folded(text: str, width: int) -> str:
+    """``text`` in at most ``width`` cells of a terminal: the whole, or its two ends."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    head, tail = (width - 1) - (width - 1) // 2, (width - 1) // 2
+    return f"{set_cell_size(text, head)}…{set_cell_size(text[::-1], tail)[::-1]}"
 
 
 def score_tables(scores: Mapping[str, Any]) -> Iterator[Table]:
@@ -24,7 +56,7 @@ def score_tables(scores: Mapping[str, Any]) -> Iterator[Table]:
         names = list(next(iter(by_class.values())))
         table = Table("class", *names)
         for name, row in by_class.items():
-            table.add_row(name, *(_number(row[n]) for n in names))
+            table.add_row(Name(name), *(_number(row[n]) for n in names))
         yield table
     groups = {name: values for name, values in scores.items() if isinstance(values, Mapping) and name != "per_class"}
     if groups:
@@ -68,7 +100,7 @@ def _row_tables(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
     for kind, columns in kinds.items():
         table = Table(kind, *(_heading(group, rows) for group, rows in columns.items()))
         for name in dict.fromkeys(name for rows in columns.values() for name in rows):
-            table.add_row(name, *(_number(_first(rows.get(name))) for rows in columns.values()))
+            table.add_row(Name(name), *(_number(_first(rows.get(name))) for rows in columns.values()))
         yield table
 
 
