@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,3 +107,44 @@ def test_a_model_without_boxes_writes_none(data, tmp_path):
     model = build("unet", data.classes, width=1, depth=1)
     with pytest.raises(UsageError, match="expected one that fills boxes"):
         write_proposals(model, data, "train", tmp_path / "x.safetensors")
+
+
+def test_each_damage_of_a_file_is_named(data, path):
+    """Flipped bits of boxes, of names, of checksums; nulls; and a file that was cut off: never other boxes."""
+    raw = path.read_bytes()
+    names = [data.image_id(i) for i in range(3)]
+    before = {name: TensorFile(path, "proposals")[name] for name in names}
+    rng = np.random.default_rng(0)
+    places = [*rng.choice(len(raw), 150, replace=False).tolist(), raw.find(b"checksums") + 14, len(raw) - 1]
+    messages = []
+    for place in places:
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 64]) + raw[place + 1 :])
+        try:
+            file = TensorFile(path, "proposals")
+            after = {name: file[name] for name in names}
+        except DataError as error:
+            messages.append(str(error))
+        else:
+            assert all(torch.equal(after[name], before[name]) for name in names), place
+    assert len(messages) > 0.9 * len(places)
+    assert all(message.startswith(f"{path}: ") for message in messages)
+    path.write_bytes(raw[:-16] + bytes(16))
+    with pytest.raises(
+        DataError, match=r"damaged: '\S+' has the checksum [0-9a-f]{16}, and the header says '[0-9a-f]{16}'"
+    ):
+        [TensorFile(path, "proposals")[name] for name in names]
+    path.write_bytes(raw[:-16])
+    with pytest.raises(DataError, match="not a safetensors file, or damaged"):
+        TensorFile(path, "proposals")
+
+
+def test_files_without_checksums_are_read(data, path):
+    """Those of older versions, or of other programs."""
+    from safetensors.torch import load_file, save_file
+
+    before = load_file(path)
+    save_file(before, path)
+    assert all(
+        torch.equal(TensorFile(path, "proposals")[name].as_subclass(torch.Tensor), value)
+        for name, value in before.items()
+    )

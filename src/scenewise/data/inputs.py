@@ -8,6 +8,7 @@ set, its boxes float32 [P,4], best first, x1, y1, x2, y2 in pixels of the image.
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,10 @@ from scenewise.data.base import DataSet
 from scenewise.data.folders import images_in
 from scenewise.errors import DataError, UsageError
 from scenewise.fields.table import find_input
-from scenewise.files.atomic import atomic_path
 from scenewise.files.images import read_image
+from scenewise.files.tensors import checksums_of, reason_of, tensor_checksum, write_tensors
+
+CURE = "Copy the file again, or make it anew"
 
 
 class InputFile(Protocol):
@@ -34,22 +37,36 @@ class InputFile(Protocol):
 
 
 class TensorFile:
-    """The tensors in the safetensors file ``path``, by the image's name; read when they are asked for.
+    """The tensors in the safetensors file ``path``, by the image's name; read when they are asked for, and compared
+    with their checksums, where the file has some.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: the file can't be read, or is damaged.
     """
 
     def __init__(self, path: str | Path, what: str) -> None:
         self.path, self.what = Path(path).expanduser(), what
         self.file: Any = None
-        self.names = frozenset(self._opened().keys())
+        file = self._opened()
+        self.names = frozenset(file.keys())
+        try:
+            self.sums = checksums_of(file.metadata())
+        except (ValueError, RecursionError):
+            raise DataError(f"{self.path}: damaged: the checksums in its header can't be read. {CURE}") from None
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor of the image ``name``."""
         if name not in self.names:
             raise DataError(f"{self.path}: has no {self.what} for image {name!r}; expected those of every image")
-        value: Tensor = self._opened().get_tensor(name)
+        try:
+            value: Tensor = self._opened().get_tensor(name)
+        except Exception as error:  # whatever damaged bytes lead to
+            raise DataError(f"{self.path}: damaged: {name!r} can't be read ({reason_of(error)}). {CURE}") from None
+        if self.sums is not None and self.sums.get(name) != (found := tensor_checksum(name, value)):
+            raise DataError(
+                f"{self.path}: damaged: {name!r} has the checksum {found}, and the header says "
+                f"{reprlib.repr(self.sums.get(name))}. {CURE}"
+            )
         try:
             return find_input(self.what).read(value)
         except UsageError as error:
@@ -60,14 +77,14 @@ class TensorFile:
 
     def _opened(self) -> Any:
         if self.file is None:
-            from safetensors import SafetensorError, safe_open
+            from safetensors import safe_open
 
             if not self.path.is_file():
                 raise DataError(f"{self.path}: not found; expected a file of {self.what}")
             try:
                 self.file = safe_open(self.path, framework="pt")
-            except SafetensorError as error:
-                raise DataError(f"{self.path}: not a safetensors file ({error})") from None
+            except Exception as error:  # SafetensorError, and whatever else a damaged header leads to
+                raise DataError(f"{self.path}: not a safetensors file, or damaged ({reason_of(error)})") from None
         return self.file
 
 
@@ -145,10 +162,9 @@ def names_in(file: InputFile, what: str, images: Sequence[str | Path]) -> list[s
 
 
 def save_tensors_by_image(values: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write ``values``, such as proposals [P,4], by the image's name, to the file ``path``."""
-    from safetensors.torch import save_file
+    """Write ``values``, such as proposals [P,4], by the image's name, to the file ``path``, each with a checksum.
 
-    # clone: safetensors refuses tensors that share memory
-    plain = {name: value.detach().to("cpu", torch.float32).contiguous().clone() for name, value in values.items()}
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary)
+    Raises:
+        StorageError: it can't be written, as where the disk is full; an older file of that name is as it was.
+    """
+    write_tensors(path, {name: value.to(torch.float32) for name, value in values.items()}, {}, one_by_one=True)

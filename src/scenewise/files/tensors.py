@@ -1,8 +1,8 @@
 """Files of tensors: safetensors, and torch files that hold nothing but tensors. No pickle is ever run.
 
 The header of a safetensors file that scenewise writes holds a checksum of all that the file says: its metadata, and
-name, type, shape and bytes of each tensor. It is compared when tensors are read. Files without one, such as older ones,
-are read without.
+name, type, shape and bytes of each tensor. It is compared when tensors are read. Files whose tensors are read one by
+one hold a checksum for each of them. Files without one, such as older ones, are read without.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ from scenewise.files.atomic import as_it_was, atomic_path
 
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 CHECKSUM = "checksum"  # its entry in the metadata
+CHECKSUMS = "checksums"  # those of tensors that are read one by one: a JSON object by their names
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, one_by_one: bool = False
+) -> None:
     """Write ``tensors`` and ``metadata``, and their checksum, to the safetensors file ``path``, atomically.
+
+    ``one_by_one`` is for files whose tensors are read so: each has a checksum of its own.
 
     Raises:
         StorageError: it can't be written, as where the disk is full; an older file of that name is as it was.
@@ -35,9 +40,13 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
     # clone: safetensors refuses tensors that share memory
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    if one_by_one:
+        sums = {CHECKSUMS: json.dumps({name: tensor_checksum(name, value) for name, value in plain.items()})}
+    else:
+        sums = {CHECKSUM: checksum(plain, metadata)}
     with atomic_path(path) as temporary:
         try:
-            save_file(plain, temporary, {**metadata, CHECKSUM: checksum(plain, metadata)})
+            save_file(plain, temporary, {**metadata, **sums})
         except SafetensorError as error:
             raise StorageError(f"{path}: can't be written ({reason_of(error)}); {as_it_was(path)}") from None
 
@@ -48,10 +57,34 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for key in sorted(metadata.keys() - {CHECKSUM}):
         digest.update(f"{len(key)} {key} {len(metadata[key])} {metadata[key]}\n".encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{len(name)} {name} {value.dtype} {list(value.shape)}\n".encode("utf-8", "surrogatepass"))
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        _take(digest, name, tensors[name])
     return digest.hexdigest()
+
+
+def _take(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{len(name)} {name} {value.dtype} {list(value.shape)}\n".encode("utf-8", "surrogatepass"))
+    digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def tensor_checksum(name: str, value: Tensor) -> str:
+    """A checksum of one tensor and its name, in hexadecimal digits."""
+    digest = blake2b(digest_size=8)
+    _take(digest, name, value)
+    return digest.hexdigest()
+
+
+def checksums_of(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The checksum of each tensor that a file's ``metadata`` states; None where it states none.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    if CHECKSUMS not in (metadata or {}):
+        return None
+    sums = json.loads(metadata[CHECKSUMS])  # type: ignore[index]
+    if not isinstance(sums, dict):
+        raise ValueError("the checksums are none")
+    return sums
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
