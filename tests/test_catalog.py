@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from scenewise.catalog import check_arguments, find, options, plain_arguments
+from scenewise.catalog import build, check_arguments, find, options, plain_arguments
 from scenewise.errors import UsageError
 from scenewise.ops.matching import HardExamples
 from tests.systems.options import small
@@ -73,3 +73,9 @@ def test_what_is_wrong_is_named(system, arguments, message):
     given = {"classes": ("a",), **arguments} if arguments else {}
     with pytest.raises(UsageError, match=message):
         check_arguments(system, given)
+
+
+def test_a_number_of_classes_names_them():
+    assert build("unet", 3, width=4, depth=1).classes == ("class-0", "class-1", "class-2")
+    with pytest.raises(UsageError, match="classes is -1; expected class names, or how many there are"):
+        build("unet", -1)

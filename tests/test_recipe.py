@@ -270,3 +270,42 @@ def test_mutated_recipes(tmp_path_factory, operations):
         message = str(error)
     assert "\n" not in message
     assert len(message) < 2500
+
+
+def test_entries_of_lists_can_be_set():
+    source = {**MINIMAL, "transforms": ["RandomHorizontalFlip", {"RandomCrop": {"size": [32, 32], "padding": 1}}]}
+    changes = {"transforms.1.RandomCrop.size": [64, 48], "transforms.0.RandomHorizontalFlip.p": 0.3}
+    recipe = load_recipe(source, changes)
+    assert recipe.transforms == (
+        {"RandomHorizontalFlip": {"p": 0.3}},
+        {"RandomCrop": {"size": [64, 48], "padding": 1}},
+    )
+    assert source["transforms"][1]["RandomCrop"]["size"] == [32, 32]
+    assert load_recipe(source, {"transforms.1.RandomCrop.size.0": 96}).transforms[1]["RandomCrop"]["size"] == [96, 32]
+    for number in ("2", "-1", "last"):
+        with pytest.raises(
+            UsageError, match=f"transforms is a list and has no entry '{number}'; expected a number from 0"
+        ):
+            load_recipe(source, {f"transforms.{number}.size": 3})
+
+
+def test_short_words_stand_for_paths():
+    recipe = load_recipe(MINIMAL, {"epochs": 3, "batch_size": 4, "image_size": 96, "lr": 0.5, "name": "mine"})
+    assert (recipe.trainer.epochs, recipe.trainer.batch_size, recipe.trainer.name) == (3, 4, "mine")
+    assert recipe.model["input"] == {"short_side": 96}
+    assert recipe.optimizer.lr == 0.5
+    assert load_recipe(MINIMAL, {"image_size": [64, 96]}).model["input"] == {"size": [64, 96]}
+    with pytest.raises(UsageError, match=r"trainer\.epochs is 4, and trainer\.epochs is given, too"):
+        load_recipe(MINIMAL, {"epochs": 3, "trainer.epochs": 4})
+
+
+def test_the_learning_rate_grows_with_the_batch_unless_it_is_given():
+    source = {**MINIMAL, "optimizer": {"lr_per_16": 0.002}}
+    assert load_recipe(source).optimizer.lr == pytest.approx(0.001)
+    assert load_recipe(source, {"batch_size": 4}).optimizer.lr == pytest.approx(0.0005)
+    assert load_recipe(source, {"trainer.accumulate": 4}).optimizer.lr == pytest.approx(0.004)
+    assert load_recipe(source, {"lr": 0.3, "batch_size": 4}).optimizer.lr == 0.3
+    kept = load_recipe(source, {"batch_size": 4}).to_yaml()
+    assert "lr_per_16" not in kept
+    with pytest.raises(UsageError, match="lr_per_16 is -1; expected a number above 0"):
+        load_recipe(source, {"optimizer.lr_per_16": -1})

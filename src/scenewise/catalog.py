@@ -393,14 +393,20 @@ def interface_of(name: str, arguments: Mapping[str, Any]) -> Interface:
     return find(name).load().interface(**{**defaults, **checked})
 
 
-def build(name: str, classes: Sequence[str], **arguments: Any) -> Model:
+def build(name: str, classes: Sequence[str] | int, **arguments: Any) -> Model:
     """A new model of the system ``name`` for ``classes``, with random weights except where an argument names some.
+
+    A number in place of ``classes`` gives so many, called ``class-0``, ``class-1`` and so on.
 
     Example:
         >>> model = build("deeplab-v3", ["road", "sky"], backbone="resnet18", output_stride=16)
     """
     if isinstance(classes, str):
         raise UsageError(f"{name}: classes is the text {classes!r}; expected a sequence of class names")
+    if isinstance(classes, int):
+        if isinstance(classes, bool) or classes < 0:
+            raise UsageError(f"{name}: classes is {classes!r}; expected class names, or how many there are")
+        classes = [f"class-{number}" for number in range(classes)]
     return find(name).load()(**check_arguments(name, with_classes(name, tuple(classes), arguments)))
 
 

@@ -111,9 +111,18 @@ def test_a_batch_that_does_not_fit_the_memory_is_made_smaller(paced, monkeypatch
     assert "would take 8.0 GiB of the machine's 10" in {name: why for name, _, why in start.choices}["batch_size"]
 
 
+def test_steps_are_small_where_the_time_allows_few(paced):
+    paced(0.1)
+    assert starting_recipe("scenes:count=80,size=64x96,fields=semantic", {}).recipe.trainer.batch_size == 8
+    paced(3.0)
+    start = starting_recipe("scenes:count=80,size=64x96,fields=semantic", {})
+    assert start.recipe.trainer.batch_size == 4
+    assert "10 minutes allow only 200 steps of 8" in {name: why for name, _, why in start.choices}["batch_size"]
+
+
 def test_small_objects_are_seen_larger():
     def side(pixels: float, short: float = 480) -> int:
-        return defaults._object_size(Seen(100, short, 1.3, 5, "cell", pixels, 1.2), "cpu")[0]
+        return defaults._object_size(Seen(100, short, 1.3, 5, "cell", pixels), "cpu")[0]
 
     low, high = defaults.OBJECT_INPUT["cpu"]
     assert side(300) == low
@@ -124,7 +133,9 @@ def test_small_objects_are_seen_larger():
 
 
 def test_the_finest_map_follows_the_objects():
-    small, large = (defaults._boxes(Seen(100, 320, 1.3, 9, "cell", side, 1.4), (320, 416)) for side in (12, 60))
+    small, large = (
+        defaults._boxes(Seen(100, 320, 1.3, 9, "cell", side=30, least=least), (320, 416)) for least in (12, 25)
+    )
     assert small["model"]["features"]["strides"][0] == 4
     assert large["model"]["features"]["strides"][0] == 8
     for found in (small, large):

@@ -223,3 +223,20 @@ def test_joints_alone_are_measured():
         "nose": 1.0,
         "tail": pytest.approx(2 / 3),
     }  # 6 pixels are beyond a fifth of 20
+
+
+def test_the_split_is_by_default_the_one_of_the_training_s_validation(monkeypatch):
+    from scenewise.engine import evaluate as module
+
+    model = scenewise.build("unet", 2, width=4, depth=1)
+    asked = {}
+    for known, there in (
+        ({}, ("train", "val")),
+        ({"metrics": {"split": "train[80%:]"}}, ("train",)),
+        ({"metrics": {"split": "val"}}, ("train", "valid", "test")),
+        ({"metrics": {"split": "spring"}}, ("train", "test")),
+    ):
+        model.info = known
+        monkeypatch.setattr(module, "splits_of", lambda data, there=there: there)
+        asked[str(known)] = module.usual_split(model, "coco:x")
+    assert [*asked.values()] == ["test", "train[80%:]", "val", "test"]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import weakref
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import scenewise
 from scenewise.engine import predict as module
 from scenewise.engine.predict import prepare
+from scenewise.errors import CheckpointError, UsageError
 
 IMAGE = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
 
@@ -115,3 +120,47 @@ def test_the_copy_goes_with_the_model(model):
     assert gone() is None
     assert kept_alone() is None
     assert kept() is not None
+
+
+def test_a_folder_a_glob_and_floats_are_images(tmp_path):
+    model = scenewise.build("unet", 2, width=4, depth=1).eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 24, 32, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"{'in/' if number == 2 else ''}{number}.png")
+    folder = scenewise.predict(model, tmp_path)
+    assert [Path(found.source).name for found in folder] == ["0.png", "1.png", "2.png"]
+    assert [Path(found.source).name for found in scenewise.predict(model, str(tmp_path / "*.png"))] == [
+        "0.png",
+        "1.png",
+    ]
+    single, array = scenewise.predict(model, tmp_path / "1.png"), scenewise.predict(model, pixels[1] / 255)
+    assert torch.equal(single.semantic, array.semantic)
+    with pytest.raises(UsageError, match="no file fits this pattern"):
+        scenewise.predict(model, str(tmp_path / "*.jpg"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no image in this folder"):
+        scenewise.predict(model, tmp_path / "empty")
+
+
+def test_a_model_by_name_is_read_once_until_its_file_changes(tmp_path, monkeypatch):
+    from scenewise.engine import sources
+
+    run = tmp_path / "run"
+    run.mkdir()
+    model = scenewise.build("unet", 2, width=4, depth=1)
+    scenewise.save(model, run / "best.safetensors")
+    read = []
+    monkeypatch.setattr(sources, "load", lambda name: read.append(name) or scenewise.load(name))
+    image = np.zeros((16, 16, 3), np.uint8)
+    first = scenewise.predict(run, image)
+    assert torch.equal(scenewise.predict(run, image).semantic, first.semantic)
+    assert len(read) == 1
+    for parameter in model.parameters():
+        parameter.data.neg_()
+    scenewise.save(model, run / "best.safetensors")
+    os.utime(run / "best.safetensors", ns=(1, 1))
+    scenewise.predict(run, image)
+    assert len(read) == 2
+    with pytest.raises(CheckpointError, match="a folder, but not a run's"):
+        scenewise.predict(tmp_path, image)

@@ -346,7 +346,8 @@ NAN = torch.full((3, 4, 4), float("nan"))
 REFUSED = {
     "type": ([[1, 2]], "image of type list; expected a path, a PIL image, an array or a tensor"),
     "none": (None, "image of type NoneType"),
-    "float array": (np.zeros((4, 4, 3)), r"array of shape \[4, 4, 3\] and float64; expected uint8 in 0\.\.255"),
+    "float array": (np.full((4, 4, 3), 2.5), r"values from 2\.5 to 2\.5; expected 0 to 1, divided by 255"),
+    "integer array": (np.zeros((4, 4, 3), int), r"\[4, 4, 3\] and int64; expected uint8 in 0\.\.255, or floats in 0"),
     "alpha array": (np.zeros((4, 5, 4), np.uint8), r"shape \[4, 5, 4\] and uint8; expected shape \[height, width, 3\]"),
     "channels first": (np.zeros((3, 4, 5), np.uint8), r"shape \[3, 4, 5\]"),
     "empty array": (np.zeros((0, 5, 3), np.uint8), r"shape \[0, 5, 3\]"),

@@ -398,9 +398,13 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A path, or a packaged or published name.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A path, the folder of a run, or a packaged or published name.")
+    ],
     data: Annotated[str, typer.Option(help="The data set, as format:path or a path.")],
-    split: Annotated[str, typer.Option(help="The split.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="The split; by default the one that the model was validated on, else test.")
+    ] = None,
     weights_file: WeightsOption = None,
     precision: PrecisionOption = "32",
     flip: FlipOption = False,
@@ -427,7 +431,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set with the field's metrics."""
     from scenewise.data import open_data
-    from scenewise.engine.evaluate import check_classes
+    from scenewise.engine.evaluate import check_classes, usual_split
     from scenewise.engine.evaluate import evaluate as run_evaluation
     from scenewise.metrics.table import truth_for
     from scenewise.results.tables import score_tables
@@ -436,6 +440,7 @@ def evaluate(
     loaded = load_model(checkpoint, weights_file, skeleton)
     words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
     needs = loaded.needs | truth_for(loaded.fills, asked)
+    split = split or usual_split(loaded, data)
     opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)
     tell_repairs(opened)
     check_classes(loaded, opened, checkpoint)
@@ -455,6 +460,7 @@ def evaluate(
     if json:
         print_json(scores)
         return
+    print(f"{opened.source}, split {opened.split}: {len(opened)} images")
     for table in score_tables(scores):
         print_table(table)
 

@@ -36,8 +36,10 @@ PACKAGED_BACKBONE = "blood-cells"  # ... where scenewise[offline] is installed; 
 VISIBLE = 24.0  # pixels: the input is so large that the median object of no class is smaller ...
 OBJECT_INPUT = {"cpu": (288, 448), "cuda": (480, 800)}  # ... within these lengths of its shorter side
 MAP_INPUT = {"cpu": 360, "cuda": 720}  # the longest shorter side for label maps
-CROP = 0.85  # of the input's sides: what training sees of it
+CROP, CROP_OF_ENLARGED = 0.85, 0.7  # of the input's sides: what training sees of it; less costs less
 BATCH = {"cpu": 8, "cuda": 16}
+SMALL_BATCH, FEW_STEPS = 4, 400  # where the time allows fewer steps than that, they are of so many images
+FINE = 20.0  # pixels: where a tenth of the objects are seen smaller, the pyramid begins with the map of stride 4
 MEMORY = 0.6  # of the machine's: what a step may take
 MOST_EPOCHS, FEWEST_EPOCHS = 100, 3
 VALIDATIONS = 4  # at most, if they take no more than ...
@@ -55,6 +57,7 @@ class Seen:
         objects: the most in one image.
         smallest: the name of the class whose objects are smallest; empty without boxes.
         side: the median side of its objects (the root of a box's area), in pixels.
+        least: the side that a tenth of all objects fall short of.
         elongation: larger / smaller side of boxes, exceeded by a fifth of them.
         joints: keypoints of an object.
         mirrored: whether objects may be mirrored: no keypoints, or it is known which of them change sides.
@@ -66,6 +69,7 @@ class Seen:
     objects: int = 0
     smallest: str = ""
     side: float = 0.0
+    least: float = 0.0
     elongation: float = 1.0
     joints: int = 0
     mirrored: bool = True
@@ -134,7 +138,7 @@ def starting_recipe(source: str, overrides: Mapping[str, Any]) -> Start:
     values["data"] = {"train": data, **values.get("data", {})}
     recipe = load_recipe(values, {**splits, **given})
     pace = measure(recipe)
-    batch, why_batch = _batch(recipe, pace, given)
+    batch, why_batch = _batch(recipe, pace, budget, given)
     if batch != recipe.trainer.batch_size:
         splits["trainer.batch_size"] = batch
         recipe = load_recipe(values, {**splits, **given})
@@ -240,6 +244,7 @@ def look(data: DataSet) -> Seen:
         objects=objects,
         smallest=data.classes[small] if sides else "",
         side=side,
+        least=float(np.quantile([one for of_class in sides.values() for one in of_class], 0.1)) if sides else 0.0,
         elongation=float(np.quantile(elongations, 0.8)) if elongations else 1.0,
         joints=0 if skeleton is None else len(skeleton.names),
         mirrored=skeleton is None or skeleton.sides() is not None,
@@ -271,9 +276,10 @@ def _blocks(
     size = spec.resized(round(native[0]), round(native[1]))
     values = row.blocks(seen, size)
     choices = [("image_size", f"{size[0]} x {size[1]}", why)]
-    crop = next((e["RandomResizedCrop"]["size"] for e in values["transforms"] if "RandomResizedCrop" in e), None)
+    crop = next((e["RandomResizedCrop"] for e in values["transforms"] if "RandomResizedCrop" in e), None)
     if crop is not None and "transforms" not in given:
-        choices.append(("crop", f"{crop[0]} x {crop[1]}", f"{CROP:.0%} of it, of a random part of 30 to 100 %"))
+        (height, width), (low, high) = crop["size"], crop["scale"]
+        choices.append(("crop", f"{height} x {width}", f"made of random {low:.0%} to {high:.0%} of the image"))
     model = dict(block)
     if not block:
         model, why = _model(row, values["model"], spec, given)
@@ -348,12 +354,14 @@ def _map_size(seen: Seen, device: str) -> tuple[int, str]:
 
 
 def _crop(seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
-    sides = [max(64, 32 * round(CROP * side / 32)) for side in size]
-    ratio = sides[1] / sides[0]
+    """A random part of the image, of 0.4 to 1.6 times the area of the crop: objects have their own size on average."""
+    share = CROP if min(size) <= seen.short_side else CROP_OF_ENLARGED
+    sides = [min(max(64, 32 * round(share * side / 32)), max(32, side)) for side in size]
+    area, ratio = sides[0] * sides[1] / (size[0] * size[1]), sides[1] / sides[0]
     return {
         "RandomResizedCrop": {
             "size": sides,
-            "scale": [0.3, 1.0],
+            "scale": [round(0.4 * area, 2), round(min(1.0, 1.6 * area), 2)],
             "ratio": [round(ratio / 1.25, 2), round(ratio * 1.25, 2)],
         }
     }
@@ -361,8 +369,7 @@ def _crop(seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
 
 def _boxes(seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
     """A detector on a light pyramid, its anchors by what was seen."""
-    shown = seen.side * min(size) / seen.short_side
-    strides = [8, 16, 32] if shown >= 20 else [4, 8, 16, 32]
+    strides = [8, 16, 32] if seen.least * min(size) / seen.short_side >= FINE else [4, 8, 16, 32]
     ratio = round(min(2.5, max(1.3, seen.elongation)), 2)
     transforms: list[Any] = [_crop(seen, size), "RandomHorizontalFlip"] if seen.mirrored else [_crop(seen, size)]
     return {
@@ -441,7 +448,7 @@ def _first_batch(seen: Seen, given: Mapping[str, Any]) -> int:
     return max(2, min(BATCH[_device(given)], 1 << int(math.log2(max(2, seen.images / 8)))))
 
 
-def _batch(recipe: Recipe, pace: Pace, given: Mapping[str, Any]) -> tuple[int, str]:
+def _batch(recipe: Recipe, pace: Pace, budget: float, given: Mapping[str, Any]) -> tuple[int, str]:
     """The batch that fits the machine's memory, and why."""
     there, batch = memory_of_machine(recipe.trainer.accelerator), recipe.trainer.batch_size
     needed = f"{pace.memory * batch / 2**30:.1f} GiB"
@@ -450,6 +457,9 @@ def _batch(recipe: Recipe, pace: Pace, given: Mapping[str, Any]) -> tuple[int, s
     if there is not None and pace.memory * batch > MEMORY * there:
         fitting = max(1, int(MEMORY * there / pace.memory))
         return fitting, f"{batch} would take {needed} of the machine's {there / 2**30:.0f}"
+    steps = int(60 * budget / pace.step)
+    if batch > SMALL_BATCH and steps < FEW_STEPS and "trainer.epochs" not in given:
+        return SMALL_BATCH, f"{budget:g} minutes allow only {steps} steps of {batch}"
     return batch, f"usual for {_device(given)} and {pace.images} images; a step takes {needed}"
 
 

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scenewise.data import DataSet, open_data
+from scenewise.data import DataSet, open_data, splits_of
+from scenewise.data.base import VALIDATION
 from scenewise.data.inputs import with_inputs
 from scenewise.data.loader import Carrying, Collate, deaths_named, plain, raise_carried
+from scenewise.data.part import parse_part
 from scenewise.data.transforms.by_name import ResizeToInput
 from scenewise.engine.fusion import Predict
 from scenewise.engine.predict import Precision, Predictor, Procedure, check_inputs, predict_images
@@ -31,7 +33,7 @@ Tick = Callable[[int], None]  # told the number of images done
 def evaluate(
     model: Model,
     data: str | DataSet,
-    split: str = "test",
+    split: str | None = None,
     *,
     precision: Precision = "32",
     procedures: Sequence[Procedure] = (),
@@ -47,7 +49,8 @@ def evaluate(
     Args:
         model: its classes must be those of the data set, in the same order.
         data: a ``format:path`` string, or an open data set.
-        split: which part of it, where ``data`` is a string.
+        split: which part of it, where ``data`` is a string; by default what the model was validated on in its training
+            (:func:`usual_split`).
         precision, procedures, device: see :class:`~scenewise.engine.predict.Predictor`.
         inputs: files of what systems take beside the images, by name, such as ``{"proposals": FILE}``; see
             :mod:`scenewise.data.inputs`.
@@ -73,7 +76,9 @@ def evaluate(
     check_loaders(workers, "workers")
     check_inputs(model.takes, inputs or {})
     needs = model.needs | truth_for(model.fills, metrics)
-    opened = (open_data(data, split, needs=needs) if isinstance(data, str) else data).only(needs)
+    if isinstance(data, str):
+        data = open_data(data, split or usual_split(model, data), needs=needs)
+    opened = data.only(needs)
     opened = with_inputs(opened.seen_as(model.input), inputs or {})
     chosen = choose_metrics(model.fills, opened, metrics).metrics
     check_classes(model, opened)
@@ -98,6 +103,17 @@ def evaluate(
     if written is not None:
         written.write(results)  # type: ignore[arg-type]
     return scores_of(chosen)
+
+
+def usual_split(model: Model, data: str) -> str:
+    """The split of ``data`` that ``model`` was validated on in its training; ``test`` where that is not known, or
+    ``data`` has no such split."""
+    metrics = model.info.get("metrics")
+    known = metrics.get("split") if isinstance(metrics, Mapping) else None
+    if not isinstance(known, str):
+        return "test"
+    there, name = splits_of(data), parse_part(known)[0]
+    return known if name in there or (name in VALIDATION and VALIDATION & {*there}) else "test"
 
 
 def choose_metrics(fills: frozenset[str], data: DataSet, asked: Sequence[Asked] = ()) -> Chosen:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.fusion import Predict
+from scenewise.engine.sources import image_files, model_named
 from scenewise.errors import UsageError
 from scenewise.fields.table import find_input, resized_inputs
 from scenewise.files.images import as_image
@@ -174,7 +175,7 @@ def _probe(model: Model) -> Callable[[], Tensor]:
 
 
 def predict(
-    model: Model,
+    model: Model | str | Path,
     images: ImageLike | Iterable[ImageLike],
     *,
     score: float = 0.0,
@@ -186,9 +187,11 @@ def predict(
     """What ``model`` finds in one image or in several.
 
     Args:
-        model: any scenewise model.
-        images: a path, a PIL image, a uint8 array [H,W,3] or a tensor [3,H,W] (uint8, or float 0..1); or several of
-            them in a list, tuple or generator.
+        model: any scenewise model, or what :func:`~scenewise.weights.load.load` takes: a packaged or published name, a
+            checkpoint's path, the folder of a run.
+        images: a path, a PIL image, an array [H,W,3] or a tensor [3,H,W] (uint8, or floats in 0..1); or several of them
+            in a list, tuple or generator; or the path of a folder or a glob, whose images are taken in the order of
+            their names.
         score: instances below it are left out.
         inputs: what the model takes besides, by name, such as ``{"proposals": boxes}``; one such mapping per image
             where there are several.
@@ -206,7 +209,11 @@ def predict(
         >>> result.shares()
         {'road': 0.31, 'building': 0.24, ...}
     """
+    if isinstance(model, str | Path):
+        model = model_named(model)
     predictor = Predictor(model, precision=precision, procedures=procedures, device=device)
+    if isinstance(images, str | Path):
+        images = image_files(images) or images
     if isinstance(images, list | tuple) or (isinstance(images, Iterable) and not _is_image(images)):
         several = list(images)
         if inputs is None or isinstance(inputs, Mapping):

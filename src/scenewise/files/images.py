@@ -328,9 +328,9 @@ def as_image(source: Any, channels: int = 3, bits: Literal[8, 16] = 8) -> tuple[
     Args:
         channels, bits: what the model's input has. Other than 3 and 8, a file and a PIL image are read as
             :func:`read_bands` does, and arrays [H,W,C] (uint8, or uint16 of 16 bits) and tensors have ``channels``.
-        source: a path; a PIL image; an array, uint8 [H,W,3] RGB or [H,W] grey; or a tensor [3,H,W] RGB, uint8 or
-            float32 in 0..1. Unlike a file, a PIL image is taken as its pixels lie: its EXIF orientation is left to the
-            caller, so that coordinates in the result are those of the object that was given.
+        source: a path; a PIL image; an array, [H,W,3] RGB or [H,W] grey, uint8 or floats in 0..1; or a tensor [3,H,W]
+            RGB, uint8 or float32 in 0..1. Unlike a file, a PIL image is taken as its pixels lie: its EXIF orientation
+            is left to the caller, so that coordinates in the result are those of the object that was given.
 
     Returns:
         A tensor [3,H,W], uint8 or (of a float tensor) float32, and the path as text or None.
@@ -602,6 +602,9 @@ def _checked_array(image: npt.NDArray[Any]) -> Tensor:
     found = f"an image array of shape {list(image.shape)} and {image.dtype}"
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or image.size == 0:
         raise UsageError(f"{found}; expected shape [height, width, 3], RGB, or [height, width], grey")
+    if image.dtype in (np.float16, np.float32, np.float64):
+        values = np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
+        return _checked_tensor(_chw(np.array(values, np.float32)))
     if image.dtype != np.uint8:
-        raise UsageError(f"{found}; expected uint8 in 0..255")
+        raise UsageError(f"{found}; expected uint8 in 0..255, or floats in 0..1")
     return _chw(np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else np.array(image))
