@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scenewise.errors import UsageError, suggest
 from scenewise.own import own_class
@@ -22,6 +22,8 @@ from scenewise.own import own_class
 if TYPE_CHECKING:
     from scenewise.model import Model
     from scenewise.types import Interface
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -341,6 +343,20 @@ def _checked(name: str, option: Option, value: Any) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{name}: {_complaint(option, value, error.errors())}") from None
+
+
+def build_spec(what: str, spec: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of the dataclass ``spec`` with these ``values``, checked against the types of its fields.
+
+    Args:
+        what: what is built, for messages, such as ``"--crf"``.
+
+    Raises:
+        UsageError: names the entry, what was found and what it takes.
+    """
+    name = re.sub(r"\W", "", what)
+    built: T = _checked(what, Option(name, spec, inspect.Parameter.empty, ""), dict(values))
+    return built
 
 
 def _complaint(option: Option, value: Any, errors: Sequence[Any]) -> str:

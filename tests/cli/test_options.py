@@ -18,8 +18,10 @@ from scenewise.cli.options import Procedures
 from scenewise.data import open_data
 from scenewise.data.inputs import save_tensors_by_image
 from scenewise.engine.augmented import Augmented
+from scenewise.engine.crf import Refined
 from scenewise.engine.tiles import Tiles
 from scenewise.fields.keypoints import SKELETONS
+from scenewise.ops.crf import DenseCRF
 from scenewise.weights.checkpoint import save_checkpoint
 from tests.cli.toys import Moved
 from tests.pipeline_toys import COLOURS, Blobs, Colours
@@ -81,6 +83,11 @@ def same(found: Prediction, wanted: Prediction, *fields: str) -> None:
             ["--tiles", "24x32", "--blend", "gaussian", "--scales", "1,2"],
             [Tiles((24, 32), blend="gaussian"), Augmented(scales=(1.0, 2.0), flip=False)],
         ),
+        (["--crf", "default"], [Refined()]),
+        (
+            ["--flip", "--crf", "position_sigma=50,color_sigma=1e1,iterations=2,filter=exact"],
+            [Augmented(), Refined(DenseCRF(position_sigma=50, color_sigma=10, iterations=2, filter="exact"))],
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
@@ -116,6 +123,12 @@ def test_tiles_and_views_do_what_they_do_in_python(run, models, photos, tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--crf", "yes"], "--crf is 'yes'; expected default, or NAME=VALUE with commas and each name once"),
+        (["--crf", "iterations=1,iterations=2"], "expected default, or NAME=VALUE with commas and each name once"),
+        (["--crf", "sigma=3"], "--crf: crf has no entry 'sigma'"),
+        (["--crf", "position_sigma=0"], "--crf: crf.position_sigma is 0; expected"),
+        (["--crf", "passes=2.5"], "--crf: crf.passes is 2.5; expected"),
+        (["--crf", "filter=["], "--crf: crf.filter is '['; expected"),
         (["--overlap", "8"], "--overlap is '8'; it goes with --tiles, which is not given"),
         (["--blend", "crop", "--flip"], "--blend is 'crop'; it goes with --tiles, which is not given"),
         (["--fuse", "max", "--tiles", "8x8"], "--fuse is 'max'; it goes with --scales, --flip or --turns"),
@@ -362,10 +375,12 @@ def coco_of_one(folder: Path, photo: np.ndarray) -> Path:
 
 def test_the_page_of_prediction():
     page = (Path(__file__).resolve().parents[2] / "docs" / "prediction.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    names: dict = {}
-    exec(compile(block, "docs/prediction.md", "exec"), names)
-    assert names["result"].semantic.shape == (90, 120)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        names: dict = {}
+        exec(compile(block, "docs/prediction.md", "exec"), names)
+        assert names["result"].semantic.shape == (90, 120)
     (skeleton,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     assert Skeleton.from_dict(json.loads(skeleton)).sides() == ((1, 2),)
     of_procedures = re.findall(r"^\| `--(\w+) ?[^`]*` \|", page, re.MULTILINE)

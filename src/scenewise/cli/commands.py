@@ -18,6 +18,7 @@ from scenewise.cli.options import (
     AverageOption,
     BadRecordOption,
     BlendOption,
+    CrfOption,
     DeviceOption,
     FlipOption,
     FuseOption,
@@ -137,6 +138,7 @@ def predict(
     overlap: OverlapOption = None,
     blend: BlendOption = None,
     average: AverageOption = None,
+    crf: CrfOption = None,
     skeleton: SkeletonOption = None,
     proposals: ProposalsOption = None,
     input: InputOption = None,
@@ -162,7 +164,7 @@ def predict(
     names = dict(_outputs(images, out))
     _keep_inputs(names, out)
     loaded = load_model(model, weights_file, skeleton)
-    words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
+    words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average, crf)
     further = _opened_inputs(inputs_of(loaded, input, proposals), list(names))
     procedures = procedures_of(loaded, words)
     predictor = Predictor(loaded, precision=precision, procedures=procedures, device=device_of(device))
@@ -415,6 +417,7 @@ def evaluate(
     overlap: OverlapOption = None,
     blend: BlendOption = None,
     average: AverageOption = None,
+    crf: CrfOption = None,
     skeleton: SkeletonOption = None,
     proposals: ProposalsOption = None,
     input: InputOption = None,
@@ -438,7 +441,7 @@ def evaluate(
 
     asked = [name.strip() for name in metrics.split(",")] if metrics else []
     loaded = load_model(checkpoint, weights_file, skeleton)
-    words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average)
+    words = Procedures(flip, scales, turns, fuse, tiles, overlap, blend, average, crf)
     needs = loaded.needs | truth_for(loaded.fills, asked)
     split = split or usual_split(loaded, data)
     opened = open_data(data, split, needs=needs, on_bad_record=on_bad_record)

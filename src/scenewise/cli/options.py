@@ -55,6 +55,13 @@ AverageOption = Annotated[
         help="Whether logits or probabilities are fused; by default logits of tiles and probabilities of views."
     ),
 ]
+CrfOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="default|NAME=VALUE,...",
+        help="Refine class scores by a fully connected CRF; its parameters, such as position_sigma=50,color_sigma=10.",
+    ),
+]
 InputOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -171,6 +178,7 @@ class Procedures(NamedTuple):
     overlap: str | None
     blend: Blend | None
     average: Average | None
+    crf: str | None
 
 
 def procedures_of(model: Model, words: Procedures) -> list[Any]:
@@ -191,7 +199,11 @@ def procedures_of(model: Model, words: Procedures) -> list[Any]:
             raise UsageError(f"{option} is {value!r}; it goes with {needed}, which is not given")
     _check_fused(model, words)
     found = [] if words.tiles is None else [_tiles(model, words.tiles, words)]
-    return [*found, _views(model, words)] if of_views else found
+    if of_views:
+        found.append(_views(model, words))
+    if words.crf is not None:
+        found.append(_crf(model, words.crf))
+    return found
 
 
 def _check_fused(model: Model, words: Procedures) -> None:
@@ -229,6 +241,27 @@ def _tiles(model: Model, tiles: str, words: Procedures) -> Any:
                 f"--overlap is {words.overlap!r}; expected pixels, such as 192, or a share, such as 0.5"
             ) from None
     return Tiles((height, width), **{name: value for name, value in options.items() if value is not None})
+
+
+def _crf(model: Model, words: str) -> Any:
+    import yaml
+
+    from scenewise.engine.crf import check_scored, refined
+
+    check_scored(model.fills)
+    given: dict[str, Any] = {}
+    for part in [] if words == "default" else words.split(","):
+        name, equals, value = part.partition("=")
+        if not (name and equals and value) or name in given:
+            raise UsageError(
+                f"--crf is {words!r}; expected default, or NAME=VALUE with commas and each name once, such as "
+                "position_sigma=50,color_sigma=10"
+            )
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            given[name] = value
+    return refined("--crf", given)
 
 
 def _views(model: Model, words: Procedures) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scenewise.errors import UsageError
 from scenewise.ops.lattice import Lattice
+from scenewise.types import STRICT
 
 Filter = Callable[[Tensor], Tensor]  # values [N,C] -> their sums weighted by a kernel [N,C]
 Normalization = Literal["symmetric", "before", "after", "none"]
@@ -54,6 +55,8 @@ class DenseCRF:
     The defaults are those of Chen et al. (DeepLab, ICLR 2015) for DeepLab-LargeFOV: 4, 121, 5 and 3, 3, ten iterations.
     """
 
+    __pydantic_config__ = STRICT
+
     appearance_weight: Weight = 4.0
     position_sigma: Positive = 121.0
     color_sigma: Positive = 5.0
@@ -76,8 +79,8 @@ class DenseCRF:
             UsageError: the sizes disagree, or the image is too large for the exact filter.
         """
         if image.shape[-2:] != logits.shape[-2:]:
-            found, expected = (" x ".join(map(str, t.shape[-2:])) for t in (image, logits))
-            raise UsageError(f"crf: the image has {found} pixels; expected {expected}, as the class scores have")
+            size, wanted = (" x ".join(map(str, t.shape[-2:])) for t in (image, logits))
+            raise UsageError(f"crf: the image has {size} pixels; expected {wanted}, as the class scores have")
         scores = pixels(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits)
         unary = scores.log_softmax(1).clamp(min=math.log(self.min_probability))
         weights = (self.appearance_weight, self.smoothness_weight)
@@ -89,8 +92,10 @@ class DenseCRF:
         found = unary.log_softmax(1)
         for _ in range(self.iterations):
             beliefs = found.exp()
-            message = sum((weight * kernel(beliefs) for weight, kernel in kernels), torch.zeros_like(unary))
-            found = (unary + message).log_softmax(1)  # Potts: support of the own class
+            support = unary.clone()
+            for weight, kernel in kernels:
+                support += weight * kernel(beliefs)  # of the own class: what Potts' penalty leaves
+            found = support.log_softmax(1)
         return found.T.reshape(logits.shape).to(logits.dtype)
 
     def kernels(self, image: Tensor) -> tuple[Filter, Filter]:
