@@ -1,7 +1,7 @@
 """The fully connected CRF: seconds and peak memory against the image's size and the number of classes.
 
     python benchmarks/crf.py                                   # a photograph at several sizes, 21 classes
-    python benchmarks/crf.py --peer ENV/bin/python             # also pydensecrf2 1.1, installed in that environment, in turn
+    python benchmarks/crf.py --peer ENV/bin/python             # also pydensecrf2 1.1, which that environment has
 
 The peer runs in a process of its own, on the same unaries and image; its marginals and ours are compared.
 """
