@@ -482,6 +482,7 @@ def _explain(error: ValidationError) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = _known_entries(fault["loc"][:-1])
+        known += SHORT if len(fault["loc"]) == 1 else ()
         return f"{path} is unknown{suggest(str(fault['loc'][-1]), known)}; known: {', '.join(known)}"
     if fault["type"] == "missing":
         return f"{path} is missing"

@@ -1,30 +1,41 @@
-"""What a training run is made of."""
+"""What is said of a recipe before it is trained by."""
 
 from __future__ import annotations
 
-import torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+import pytest
 
-from scenewise.data.transforms.by_name import ResizeToInput, build_transforms
-from scenewise.engine.building import InputThen
-from scenewise.fields.run_masks import RunMasks
-from scenewise.ops.runs import Runs
+from scenewise.engine.building import disagreement
+from scenewise.engine.train import train
+from scenewise.recipe import load_recipe
 from scenewise.types import InputSpec
 
+from ..test_recipe import RECIPES
 
-def test_what_transforms_are_told_of_masks_holds_for_run_masks(monkeypatch):
-    """The fill for masks, of a recipe's transforms and of one's own."""
-    mask = torch.zeros(1, 4, 6, dtype=torch.bool)
-    mask[0, 1, 2] = True
-    runs = RunMasks.of(Runs.of_bitmaps(mask.numpy()))
-    for transform in (
-        v2.Compose([v2.Pad(2, fill={tv_tensors.Mask: 1, "others": 0})]),
-        build_transforms([{"Pad": {"padding": 2, "fill": {"Mask": 1, "others": 0}}}]),
-    ):
-        image = tv_tensors.Image(torch.zeros(3, 4, 6, dtype=torch.uint8))
-        _, target = InputThen(ResizeToInput(InputSpec()), transform)(image, {"masks": runs})
-        found = target["masks"].as_subclass(torch.Tensor).bool()
-        assert found.shape == (1, 8, 10)
-        assert torch.equal(found[:, 2:-2, 2:-2], mask)
-        assert int(found.sum()) == 8 * 10 - 4 * 6 + 1
+CROP = [{"RandomResizedCrop": {"size": [288, 352], "scale": [0.3, 1.0]}}]
+
+
+def test_a_crop_of_the_input_s_size_is_fine():
+    assert disagreement(CROP, InputSpec(short_side=320), (480, 640)) == ""
+    assert disagreement([{"Resize": {"size": 320}}], InputSpec(), (320, 480)) == ""
+    assert disagreement(["RandomHorizontalFlip", {"RandomCrop": {"size": [9, 9]}}], InputSpec(), (320, 480)) == ""
+
+
+def test_a_crop_of_another_size_than_the_input_s_is_said():
+    told = disagreement(["RandomHorizontalFlip", *CROP], InputSpec(short_side=800), (480, 640))
+    assert told.startswith("transforms.1: RandomResizedCrop makes 288 x 352 of what the input feeds at 800 x 1066: ")
+    assert "objects 0.43 times as large as prediction does. A size of about 673 x 823" in told
+    assert "2 times as large" in disagreement([{"Resize": {"size": [200]}}], InputSpec(), (100, 100))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_shipped_recipes_agree_with_themselves(path):
+    recipe = load_recipe(path)
+    spec = InputSpec.from_dict(recipe.arguments["input"])
+    size = {"nuclei-mask-rcnn": (256, 256), "street-scenes": (360, 480)}.get(path.stem, (480, 640))
+    assert disagreement(recipe.transforms, spec, size) == ""
+
+
+def test_a_run_says_it(tiny_recipe, capsys):
+    crop = {"RandomResizedCrop": {"size": [48, 64], "scale": [0.05, 0.1]}}
+    train(tiny_recipe(transforms=[crop], trainer__epochs=1, data__workers=0))
+    assert "transforms.0: RandomResizedCrop makes 48 x 64" in capsys.readouterr().err

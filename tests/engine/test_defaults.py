@@ -227,5 +227,9 @@ def test_a_data_file_is_no_recipe(folder, paced, tmp_path):
     assert _data_in_place_of_a_recipe(folder) == str(folder)
     assert _data_in_place_of_a_recipe("yolo:there") == "yolo:there"
     assert _data_in_place_of_a_recipe("recipes/my-data.yaml") is None
+    with pytest.raises(UsageError, match="there: not found; expected a folder of labelled images"):
+        train(tmp_path / "there")
+    with pytest.raises(UsageError, match=r"imagesize is unknown; did you mean 'image_size'\?"):
+        train(folder, {"imagesize": 64})
     with pytest.raises(DataError, match="no data set of a known format"):
         train(tmp_path)

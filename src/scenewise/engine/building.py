@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from scenewise.model import Model
 from scenewise.recipe import Recipe
 from scenewise.types import InputSpec
 from scenewise.weights.load import load
+
+ALIKE = 1.6  # how many times larger or smaller than in prediction objects may be in training, on average
 
 
 @dataclass  # not frozen: Fabric goes through what it sends to other processes
@@ -149,6 +152,37 @@ def training_transform(recipe: Recipe, spec: InputSpec, transform: Transform | N
     place of the recipe's."""
     augment = transform if transform is not None else build_transforms(recipe.transforms)
     return InputThen(ResizeToInput(spec), augment)
+
+
+def disagreement(transforms: Sequence[str | Mapping[str, Any]], spec: InputSpec, image: tuple[int, int]) -> str:
+    """That training sees objects of another size than prediction does, since a transform resizes what the model's input
+    has resized; empty where it does not, or by little.
+
+    Args:
+        transforms: as recipes write them.
+        spec: the model's input.
+        image: the size (height, width) of an image of the data set.
+    """
+    height, width = spec.resized(*image)
+    for position, entry in enumerate(transforms):
+        name, options = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, None)
+        size = options.get("size") if isinstance(options, Mapping) else None
+        if name not in ("RandomResizedCrop", "Resize") or size is None:
+            continue
+        sides = [float(side) for side in (size if isinstance(size, list | tuple) else [size, size])]
+        sides = sides * 2 if len(sides) == 1 else sides
+        low, high = (options or {}).get("scale", (0.08, 1.0)) if name == "RandomResizedCrop" else (1.0, 1.0)
+        if name == "Resize" and not isinstance(size, list | tuple):
+            sides = [sides[0] * side / min(height, width) for side in (height, width)]
+        factor = math.sqrt(sides[0] * sides[1] / (0.5 * (low + high) * height * width))
+        if not 1 / ALIKE <= factor <= ALIKE:
+            fitting = " x ".join(f"{side / factor:.0f}" for side in sides)
+            return (
+                f"transforms.{position}: {name} makes {sides[0]:.0f} x {sides[1]:.0f} of what the input feeds at "
+                f"{height} x {width}: training sees objects {factor:.2g} times as large as prediction does. A size of "
+                f"about {fitting}, or another image_size, sees them alike"
+            )
+    return ""
 
 
 def build_model(recipe: Recipe, data: DataSet, validation: DataSet | None, in_hand: Model | None = None) -> Model:

@@ -26,6 +26,7 @@ from scenewise.data.repeats import describe_repeats
 from scenewise.engine.building import (
     InHand,
     build_model,
+    disagreement,
     open_training_data,
     open_validation_data,
     training_transform,
@@ -108,6 +109,10 @@ class Loop:
                 self.progress.note(told)
         if self.first and self.validation is not None and (told := describe_repeats(self.data, self.validation)):
             self.progress.note(f"{self.validation.source}, {told}")
+        if recipe.transforms and transform is None and self.first:
+            size = self.data[0][0].shape[-2:]
+            if told := disagreement(recipe.transforms, self.model.input, (int(size[0]), int(size[1]))):
+                self.progress.note(told)
         self.saved = time.monotonic()
 
     # ---- the loop

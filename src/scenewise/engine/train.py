@@ -115,6 +115,10 @@ def _data_in_place_of_a_recipe(recipe: Any) -> str | None:
         return text
     if path.is_file() and signs_of(path, all_readers()):
         return text
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise UsageError(
+            f"{text}: not found; expected a folder of labelled images, a data set as format:path, or a recipe (.yaml)"
+        )
     return None
 
 
