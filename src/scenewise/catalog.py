@@ -147,6 +147,12 @@ SYSTEMS: dict[str, System] = {
             "Networks, ICLR 2014, arXiv:1312.6229",
         ),
         System(
+            "ssd",
+            "detection.ssd:SSD",
+            "object detection",
+            "Liu et al., SSD: Single Shot MultiBox Detector, ECCV 2016, arXiv:1512.02325",
+        ),
+        System(
             "unet",
             "segmentation.unet:UNet",
             "semantic segmentation",

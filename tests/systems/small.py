@@ -68,6 +68,15 @@ SMALL: dict[str, dict[str, Any]] = {
         "pyramid": {"sides": [24]},
         "detections": {"count": 10},
     },
+    "ssd": {
+        "backbone": TINY,
+        "strides": [8],
+        "extra": [16],
+        "boxes": {"scales": [0.2, 0.45, 0.9], "ratios": [[1, 2, 0.5]] * 2},
+        "positive_iou": 0.3,  # so that boxes of both maps are objects
+        "detections": {"score": 0.05, "count": 10},
+        "candidates": 40,
+    },
     "unet": {"width": 4, "depth": 2, "padding": "same"},
 }
 
@@ -77,4 +86,4 @@ TOYS: dict[str, dict[str, Any]] = {  # of kinds that the catalog does not have y
     "tests.engine.toy_flow:Matching": {},  # two images in
     "tests.systems.toys:Poses": {},  # instances without boxes
 }
-NO_BACKGROUND = {"single-object"}  # takes for granted that there is an object: without any, nothing is learned
+NO_BACKGROUND = {"single-object", "ssd"}  # takes for granted that there is an object: without any, nothing is learned

@@ -127,15 +127,7 @@ class VGG16(nn.Module):
             DownloadError: torchvision's file could not be fetched.
             CheckpointError: a tensor is missing or has another number of elements; names it.
         """
-        from scenewise.files.tensors import read_tensors
-
-        if weights == "imagenet":
-            from scenewise.files.download import download
-
-            path = download(*TORCHVISION_FILE, instead="give the file of a VGG16 as backbone_weights, or none")
-        else:
-            path = Path(weights)
-        self.load_classifier(read_tensors(path), str(path))
+        self.load_classifier(*vgg_state(weights))
 
     def load_classifier(self, state: Mapping[str, Tensor], source: str) -> None:
         """Take the weights of the classifier whose state is ``state``: torchvision's ``vgg16`` or timm's.
@@ -157,6 +149,23 @@ class VGG16(nn.Module):
                 )
             converted[key] = state[name].reshape(value.shape)
         self.load_state_dict(converted)
+
+
+def vgg_state(weights: str | Path) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors of a VGG16 classifier, torchvision's published one (``"imagenet"``) or of a file, and their path.
+
+    Raises:
+        DownloadError: torchvision's file could not be fetched.
+    """
+    from scenewise.files.tensors import read_tensors
+
+    if weights == "imagenet":
+        from scenewise.files.download import download
+
+        path = download(*TORCHVISION_FILE, instead="give the file of a VGG16 as backbone_weights, or none")
+    else:
+        path = Path(weights)
+    return read_tensors(path), str(path)
 
 
 def _scaled(channels: int, factor: float) -> int:

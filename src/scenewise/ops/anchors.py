@@ -7,8 +7,10 @@ Shapes: h x w cells of a feature map, a anchors a cell. Boxes are ``x1, y1, x2, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -185,3 +187,114 @@ def legacy_anchors(
     center = (stride - 1) / 2
     corners = np.stack((center - half_x, center - half_y, center + half_x, center + half_y), axis=1)
     return torch.from_numpy(corners.astype(np.float32))
+
+
+# ---- SSD's default boxes
+
+
+@dataclass(frozen=True)
+class DefaultBoxSpec:
+    """Which default boxes a cell of each feature map has, as shares of the image.
+
+    Attributes:
+        scales: of each map, and one more number for the last map's enlarged square: shares of the image's height and
+            width.
+        ratios: width / height, for each map. Beside them there is a square of the size between two maps,
+            sqrt(scale * next scale).
+        enlarged: where that square stands within a cell: ``"second"`` after the first ratio, as in SSD's release, in
+            torchvision and in the older TensorFlow Object Detection API; ``"last"``, as in the newer one. Weights are
+            trained in one of the orders.
+        reduced_lowest: the first map has three boxes alone, as in that API: a square of 0.1, and the ratios 2 and 1/2
+            of its scale.
+        steps: of each map, the distance of two cells in pixels; None: the image's sides divided by the map's.
+        clip: no box is larger than the image; torchvision's are so, the release's are not.
+    """
+
+    __pydantic_config__ = STRICT
+    scales: tuple[float, ...]
+    ratios: tuple[tuple[float, ...], ...]
+    enlarged: Literal["second", "last"] = "second"
+    reduced_lowest: bool = False
+    steps: tuple[float, ...] | None = None
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        object.__setattr__(self, "ratios", tuple(tuple(level) for level in self.ratios))
+        if self.steps is not None:
+            object.__setattr__(self, "steps", tuple(self.steps))
+        levels = len(self.ratios)
+        if not levels or not all(self.ratios) or len(self.scales) != levels + 1:
+            raise UsageError(
+                f"boxes: {len(self.scales)} scales for ratios of {levels} maps; expected at least one ratio for each "
+                "map, and one scale more than there are maps"
+            )
+        if self.steps is not None and len(self.steps) != levels:
+            raise UsageError(f"boxes: {len(self.steps)} steps for {levels} maps; expected as many")
+        wrong = [value for value in (*self.scales, *sum(self.ratios, ()), *(self.steps or ())) if not value > 0]
+        if wrong:
+            raise UsageError(f"boxes: {wrong[0]} is not a valid scale, ratio or step; expected numbers above 0")
+
+    @property
+    def per_cell(self) -> list[int]:
+        """The number of boxes a cell of each map."""
+        return [len(self.shapes(level)) for level in range(len(self.ratios))]
+
+    def shapes(self, level: int) -> list[tuple[float, float]]:
+        """(width, height) of the boxes of a cell of map ``level``, as shares of the image (Liu et al., sec. 2.2)."""
+        scale, square = self.scales[level], math.sqrt(self.scales[level] * self.scales[level + 1])
+        if level == 0 and self.reduced_lowest:
+            found = [(0.1, 0.1), *(_shape(scale, ratio) for ratio in (2.0, 0.5))]
+        else:
+            found = [_shape(scale, ratio) for ratio in self.ratios[level]]
+            found.insert(1 if self.enlarged == "second" else len(found), (square, square))
+        return [(min(w, 1.0), min(h, 1.0)) for w, h in found] if self.clip else found
+
+
+def _shape(scale: float, ratio: float) -> tuple[float, float]:
+    return scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+
+
+def linear_scales(maps: int, smallest: float = 0.2, largest: float = 0.9) -> tuple[float, ...]:
+    """The scales of ``maps`` maps in equal steps (Liu et al., eq. 4), and 1 for the last enlarged square."""
+    steps = max(1, maps - 1)
+    return (*(smallest + (largest - smallest) * k / steps for k in range(maps)), 1.0)
+
+
+def default_boxes(
+    spec: DefaultBoxSpec,
+    image_size: tuple[int, int],
+    map_sizes: Sequence[tuple[int, int]],
+    *,
+    device: torch.device | str | None = None,
+) -> list[Tensor]:
+    """SSD's default boxes of each feature map.
+
+    Args:
+        spec: their scales and ratios.
+        image_size: (height, width) of the image.
+        map_sizes: (h, w) of each map.
+        device: where they are made.
+
+    Returns:
+        For each map float32 [h*w*a, 4], pixels: row by row, the boxes of a cell together, centred in their cell. They
+        reach over the image's borders. Equal to torchvision's ``DefaultBoxGenerator``.
+
+    Raises:
+        UsageError: there are more or fewer maps than ``spec`` has ratios for.
+    """
+    if len(map_sizes) != len(spec.ratios):
+        raise UsageError(f"boxes: ratios for {len(spec.ratios)} maps, but the network has {len(map_sizes)}")
+    height, width = image_size
+    sides = torch.tensor([width, height], dtype=torch.float32, device=device)
+    found = []
+    for level, (h, w) in enumerate(map_sizes):
+        cells = (h, w) if spec.steps is None else (height / spec.steps[level], width / spec.steps[level])
+        y = (torch.arange(h, device=device) + 0.5) / cells[0]
+        x = (torch.arange(w, device=device) + 0.5) / cells[1]
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        centers = torch.stack((columns, rows), -1).view(-1, 1, 2)  # [h*w,1,2]
+        shapes = torch.tensor(spec.shapes(level), dtype=torch.float32, device=device)  # [a,2]
+        corners = torch.cat(((centers - 0.5 * shapes) * sides, (centers + 0.5 * shapes) * sides), -1)
+        found.append(corners.reshape(-1, 4))
+    return found

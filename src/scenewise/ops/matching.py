@@ -49,6 +49,55 @@ def match(iou: Tensor, positive: float, negative: float, *, force: bool = True) 
     return labels
 
 
+def match_best(iou: Tensor, positive: float) -> Tensor:
+    """:func:`match` without a gap, and with each object's best anchor taking that object: torchvision's SSD.
+
+    Args:
+        iou: [G,A].
+        positive: an anchor with at least this IoU takes the object that it overlaps most.
+
+    Returns:
+        int64 [A]: the object's index, or BELOW. Of objects with the same best anchor the last has it. One that overlaps
+        no anchor has none; in torchvision it takes the first.
+    """
+    matches = match(iou, positive, positive, force=False)
+    if iou.numel():
+        largest, best = iou.max(dim=1)
+        touching = (largest > 0).nonzero().flatten()
+        matches[best[touching]] = touching
+    return matches
+
+
+def match_bipartite(iou: Tensor, positive: float) -> Tensor:
+    """:func:`match_best`, but each object has an anchor of its own: the pair of the largest IoU goes first, and so on.
+
+    Args:
+        iou: [G,A].
+        positive: an anchor that no object took, with at least this IoU, takes the object that it overlaps most.
+
+    Returns:
+        int64 [A]: the object's index, or BELOW. An object that overlaps no free anchor has none.
+
+    Source: Liu et al., "SSD", ECCV 2016, sec. 2.2, and its release (``MatchBBox``).
+    """
+    matches = match(iou, positive, positive, force=False)
+    if not iou.numel():
+        return matches
+    left = iou.clone()  # rows of objects that have their anchor, and columns of anchors that are taken, become -1
+    largest, best = left.max(dim=1)
+    for _ in range(len(iou)):
+        row = int(largest.argmax())
+        if largest[row] <= 0:
+            break
+        column = best[row]
+        matches[column] = row
+        left[row], left[:, column], largest[row] = -1, -1, -1
+        again = ((best == column) & (largest > 0)).nonzero().flatten()  # whose best anchor is gone
+        if len(again):
+            largest[again], best[again] = left[again].max(dim=1)
+    return matches
+
+
 def leave_out_crowds(matches: Tensor, candidates: Tensor, ignored: Tensor, crowd_ioa: float | None) -> Tensor:
     """``matches`` [A], with BETWEEN for background that lies within ``ignored`` objects [I,4] of the image.
 

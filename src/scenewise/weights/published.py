@@ -136,6 +136,42 @@ RETINANET_V2: dict[str, Any] = {
     "head": {"norm": "group"},
     "box_loss": "giou",
 }
+SSD_NAMES = (
+    ("maps.backbone.scale", "backbone.scale_weight"),
+    ("maps.backbone.early.", "backbone.features."),
+    ("maps.backbone.late.", "backbone.extra.0."),
+    ("maps.backbone.fc.", "backbone.extra.0.7."),
+    *((f"maps.extra.{i}.", f"backbone.extra.{i + 1}.") for i in range(4)),
+    ("class_logits.", "head.classification_head.module_list."),
+    ("box_deltas.", "head.regression_head.module_list."),
+)
+SSDLITE_NAMES = (
+    ("maps.backbone.early.", "backbone.features.0."),
+    ("maps.backbone.late.", "backbone.features.1."),
+    ("maps.extra.", "backbone.extra."),
+    *((f"class_before.{i}.", f"head.classification_head.module_list.{i}.0.") for i in range(6)),
+    *((f"class_logits.{i}.", f"head.classification_head.module_list.{i}.1.") for i in range(6)),
+    *((f"box_before.{i}.", f"head.regression_head.module_list.{i}.0.") for i in range(6)),
+    *((f"box_deltas.{i}.", f"head.regression_head.module_list.{i}.1.") for i in range(6)),
+)
+SSD300: dict[str, Any] = {
+    "matcher": "best",
+    "boxes": {"scales": (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), "clip": True},
+}
+SSDLITE: dict[str, Any] = {
+    "backbone": "mobilenet_v3_large",
+    "size": 320,
+    "lite": True,
+    "extra": (512, 256, 256, 128),
+    "boxes": {
+        "scales": (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
+        "ratios": ((1.0, 2.0, 0.5, 3.0, 1 / 3),) * 6,
+        "clip": True,
+    },
+    "matcher": "best",
+    "candidates": 300,
+    "detections": {"score": 0.001, "nms_iou": 0.55, "count": 300},
+}
 BATCHNORM_EPS = 1e-5  # torch's default, which our backbones have
 V2 = {  # torchvision's second round of detectors: batch-norms and more convolutions
     "features": {"norm": "batch", "frozen_norm": False},
@@ -318,6 +354,32 @@ PUBLISHED: dict[str, Published] = {
             renames=RETINANET_RENAMES,
         ),
         _detector(
+            "ssd300_vgg16",
+            "ssd",
+            "ssd300_vgg16_coco-b556d3b4.pth",
+            136.0,
+            {"box.AP": 0.251},
+            arguments=SSD300,
+            names=SSD_NAMES,
+            renames=(),
+            norm_eps=None,
+            input=InputSpec(
+                mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255), size=(300, 300), antialias=False
+            ),
+        ),
+        _detector(
+            "ssdlite320_mobilenet_v3_large",
+            "ssd",
+            "ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
+            13.4,
+            {"box.AP": 0.213},
+            arguments=SSDLITE,
+            names=SSDLITE_NAMES,
+            renames=(),
+            norm_eps=None,
+            input=InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=(320, 320), antialias=False),
+        ),
+        _detector(
             "retinanet_resnet50_fpn_v2",
             "retinanet",
             "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth",
@@ -406,6 +468,7 @@ BY_CLASS = {
     ("", "box_head.box_regressor."): ClassRows(rows=4),
     ("", "mask_head.mask_logits."): ClassRows(background=False),
     ("retinanet", "class_logits."): ClassRows(background=False, by_anchor=True),
+    ("ssd", "class_logits."): ClassRows(by_anchor=True),
 }  # by system, where another has a layer of that name, and by the start of our tensor's name
 
 

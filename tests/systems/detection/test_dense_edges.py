@@ -11,9 +11,9 @@ from scenewise.catalog import build
 from scenewise.engine.predict import predict
 from scenewise.nn.dense_head import Reach
 from scenewise.types import Batch
-from tests.systems.small import SMALL
+from tests.systems.small import NO_BACKGROUND, SMALL
 
-DENSE = ("retinanet",)
+DENSE = ("retinanet", "ssd")
 
 
 def model_of(name, classes=("a", "b"), **options):
@@ -59,7 +59,7 @@ def test_objects_of_any_size_are_learned(name, boxes):
     """Each has an anchor, that which overlaps it most, and training on it lowers the loss."""
     model = model_of(name).eval()
     first, last = step(model, batch_of(model, boxes))
-    assert last < first
+    assert last < first or (name in NO_BACKGROUND and not boxes and first == 0)
     if boxes:
         assert float(model.losses(batch_of(model, boxes))["box"].detach()) > 0
 
@@ -96,8 +96,8 @@ def test_a_batch_of_different_sizes(name):
     for found, image in zip(predict(model, images), images, strict=True):
         height, width = image.shape[1:]
         assert len(found) > 0
-        assert (found.boxes[:, 2] <= width).all()
-        assert (found.boxes[:, 3] <= height).all()
+        assert (found.boxes[:, 2] <= width + 1e-3).all()  # they may have been resized
+        assert (found.boxes[:, 3] <= height + 1e-3).all()
     if model.input.size is None:
         target = {"boxes": torch.tensor([[2.0, 2.0, 20.0, 20.0]]), "labels": torch.tensor([0])}
         terms = model.losses(Batch.of(images, [target] * 3, size_divisor=model.input.size_divisor))
