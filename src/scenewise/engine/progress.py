@@ -20,6 +20,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from scenewise.engine.notebook import Cell, in_notebook
+
 EVERY = 30.0  # seconds between lines
 
 
@@ -80,9 +82,11 @@ class Progress:
 
     def __init__(self, total: int, quiet: bool) -> None:
         self.total = total
-        self.console = Console(stderr=True, quiet=quiet)
+        self.cell = Cell(total) if in_notebook() and not quiet else None
+        # a notebook colours what comes on standard error as if it was wrong
+        self.console = Console(stderr=self.cell is None, quiet=quiet, force_jupyter=False)
         live = self.console.is_terminal and not quiet
-        self.lines = None if live else Lines(self.note)
+        self.lines = None if live or self.cell is not None else Lines(self.note)
         self.bars = bars(self.console, disable=not live)
         self.task = self.bars.add_task("train", total=total, note="")
         self.validation = self.bars.add_task("validate", total=None, note="", visible=False)
@@ -93,11 +97,15 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self.bars.stop()
+        if self.cell is not None:
+            self.cell.show()
 
     def goes_on_from(self, step: int) -> None:
         """The run begins with this step."""
         if self.lines is not None:
             self.lines = Lines(self.note, step)
+        if self.cell is not None:
+            self.cell = Cell(self.total, step)
 
     def note(self, text: str) -> None:
         """A line above the bars."""
@@ -110,6 +118,8 @@ class Progress:
     def step(self, step: int, epoch: int, epochs: int, terms: Mapping[str, float]) -> None:
         """A step is done."""
         note = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        if self.cell is not None:
+            self.cell.step(step, f"epoch {epoch + 1}/{epochs}", sum(terms.values()), note)
         if self.lines is not None:
             self.lines.at(f"epoch {epoch + 1}/{epochs}, step", step, self.total, note)
         self.bars.update(self.task, completed=step, description=f"epoch {epoch + 1}/{epochs}", note=note)
@@ -122,6 +132,8 @@ class Progress:
         def move(count: int) -> None:
             nonlocal done
             done += count
+            if self.cell is not None:
+                self.cell.validating(done, total)
             if lines is not None:
                 lines.at("validation, image", done, total)
             self.bars.advance(self.validation, count)
@@ -131,7 +143,10 @@ class Progress:
         return move
 
     def epoch(self, epoch: int, epochs: int, scores: Mapping[str, Any], monitor: str | None, better: bool) -> None:
-        """An epoch is done: one line that stays."""
+        """An epoch is done: one line that stays, or a point of a notebook's curve."""
+        if self.cell is not None:
+            self.cell.epoch(monitor, scores.get(monitor) if monitor is not None else None)
+            return
         parts = [f"epoch {epoch + 1}/{epochs}", f"train loss {scores['train/loss']:.4f}"]
         if "val/loss" in scores:
             parts.append(f"val loss {scores['val/loss']:.4f}")

@@ -22,6 +22,8 @@ from scenewise.results.picture import draw_output, look_of
 from scenewise.results.record import from_record, instance_records, to_record
 from scenewise.types import Described, Output, Skeleton
 
+NOTEBOOK_SIDE = 1024  # pixels of a picture in a notebook, at most
+
 
 @dataclass(repr=False)
 class Prediction(Described):
@@ -115,11 +117,14 @@ class Prediction(Described):
         return f"Prediction({self.size[0]}x{self.size[1]}: {', '.join(shown) or 'nothing'})"
 
     def _repr_png_(self) -> bytes | None:
-        """The picture as a notebook shows it; None where the image is not at hand."""
+        """The picture as a notebook shows it, and keeps it in its file: of a photograph a smaller one. None where the
+        image is not at hand."""
         if self.source is None or not Path(self.source).is_file():
             return None
+        picture = self.draw()
+        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
         buffer = io.BytesIO()
-        self.draw().save(buffer, format="PNG")
+        picture.save(buffer, format="PNG")
         return buffer.getvalue()
 
     # ---- files and other forms
