@@ -201,12 +201,12 @@ def _show_data(
 
 def _show_training(recipe: Path, words: list[str], stage: int, epoch: int, count: int, out: Path) -> None:
     from scenewise.draw.pages import side_by_side
-    from scenewise.engine.building import check_paths
+    from scenewise.engine.building import check_paths, model_block
     from scenewise.engine.seen import TrainingSamples
     from scenewise.recipe import load_recipe, parse_overrides
     from scenewise.results.picture import draw_sample
 
-    loaded = load_recipe(recipe, parse_overrides(words))
+    loaded = load_recipe(recipe, parse_overrides(words), architecture=model_block)
     check_paths(loaded, recipe)
     stages = loaded.staged()
     if stage > len(stages):

@@ -151,7 +151,7 @@ def starting_recipe(source: str, overrides: Mapping[str, Any]) -> Start:
         ("batch_size", str(settings.batch_size), why_batch),
         ("lr", f"{recipe.optimizer.lr:.3g}", rate),
         ("epochs", f"{settings.epochs} of {steps} steps", _why_length(pace, budget, given)),
-        ("validation", f"{pace.validated} images, every {settings.validate_every} epochs", why_splits),
+        ("validation", f"{pace.validated} images, {_every(settings.validate_every)}", why_splits),
     ]
     headline = (
         f"{data}: {pace.images} images with {row.labels}, {len(opened.classes)} classes. Starts with {recipe.system} "
@@ -485,6 +485,10 @@ def _length(recipe: Recipe, pace: Pace, budget: float, given: Mapping[str, Any])
 def _why_length(pace: Pace, budget: float, given: Mapping[str, Any]) -> str:
     step = f"{pace.step:.2g} s a step"
     return f"given; {step}" if "trainer.epochs" in given else f"what {budget:g} minutes allow (budget), at {step}"
+
+
+def _every(epochs: int) -> str:
+    return "every epoch" if epochs == 1 else f"every {epochs} epochs"
 
 
 def _per_16(values: Mapping[str, Any]) -> str:

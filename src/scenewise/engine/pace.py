@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from scenewise.data import DataSet
 from scenewise.data.loader import random_states_kept, training_batches
 from scenewise.engine.allocator import keep_memory
 from scenewise.engine.building import build_model, open_training_data, open_validation_data, training_transform
 from scenewise.engine.predict import predict_images
+from scenewise.model import Model
 from scenewise.nn.arrange import arrange_for_training
 from scenewise.recipe import Recipe
 
@@ -56,58 +57,68 @@ def measure(recipe: Recipe) -> Pace:
     """
     lean = recipe.model_copy(update={"data": recipe.data.model_copy(update={"class_weights": None})})
     data, validation = open_training_data(lean), open_validation_data(lean)
-    settings = recipe.trainer
-    device = torch.device("cuda" if settings.accelerator in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
+    on_gpu = recipe.trainer.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     if device.type == "cpu":
         keep_memory()
     with random_states_kept():
         model = build_model(lean, data, validation)
-        data = data.seen_as(model.input)
         arrange_for_training(model)
-        model.to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-        size = min(settings.batch_size, len(data))
-        places = [[(0, (step * size + i) % len(data)) for i in range(size)] for step in range(STEPS + 1)]
-        batches = iter(
-            training_batches(
-                data,
-                places,
-                transform=training_transform(recipe, model.input),
-                seed=settings.seed,
-                needs=model.needs,
-                takes=model.takes,
-                size_divisor=model.input.size_divisor,
-                workers=0,
-            )
-        )
+        model.to(device)
         before = _memory(device)
-        taken = []
-        for _ in range(STEPS + 1):
-            start = time.perf_counter()
-            terms = model.losses(next(batches).to(device))
-            loss = torch.stack([*terms.values()]).sum()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()
-            taken.append(time.perf_counter() - start)
-        memory = max(0.0, _memory(device) - before) / size
-        image = 0.0
-        if validation is not None:
-            seen = validation.seen_as(model.input)
-            model.eval()
-            with torch.inference_mode():
-                for index in range(min(3, len(seen))):
-                    start = time.perf_counter()
-                    picture = seen.sample(index)[0].as_subclass(Tensor)
-                    predict_images(model.predict, model.input, [picture], device)
-                    image = time.perf_counter() - start
-    step = median(taken[1:]) * settings.accumulate
+        step = _seconds_of_a_step(recipe, model, data.seen_as(model.input), device)
+        memory = max(0.0, _memory(device) - before) / min(recipe.trainer.batch_size, len(data))
+        image = 0.0 if validation is None else _seconds_of_an_image(model, validation.seen_as(model.input), device)
     return Pace(step, image, len(data), 0 if validation is None else len(validation), memory)
 
 
+def _seconds_of_a_step(recipe: Recipe, model: Model, data: DataSet, device: torch.device) -> float:
+    """The median of some optimizer steps; with a learning rate of 0."""
+    settings = recipe.trainer
+    size = min(settings.batch_size, len(data))
+    batches = training_batches(
+        data,
+        [[(0, (step * size + i) % len(data)) for i in range(size)] for step in range(STEPS + 1)],
+        transform=training_transform(recipe, model.input),
+        seed=settings.seed,
+        needs=model.needs,
+        takes=model.takes,
+        size_divisor=model.input.size_divisor,
+        workers=0,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    model.train()
+    taken, start = [], time.perf_counter()
+    for batch in batches:
+        loss = torch.stack([*model.losses(batch.to(device)).values()]).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the GPU
+        taken.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return median(taken[1:]) * settings.accumulate
+
+
+def _seconds_of_an_image(model: Model, data: DataSet, device: torch.device) -> float:
+    """The last of some validation images: reading and prediction."""
+    model.eval()
+    taken = 0.0
+    with torch.inference_mode():
+        for index in range(min(STEPS, len(data))):
+            start = time.perf_counter()
+            picture = data.sample(index)[0].as_subclass(Tensor)
+            predict_images(model.predict, model.input, [picture], device)
+            taken = time.perf_counter() - start
+    return taken
+
+
 def _memory(device: torch.device) -> float:
-    """The most bytes that the process has had on ``device``, as far as the system tells."""
+    """The most bytes that the process has had on ``device``; 0 where the system does not tell."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

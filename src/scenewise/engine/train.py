@@ -219,7 +219,8 @@ def _resumed_recipe(folder: Path, recipe: Any, overrides: Mapping[str, Any]) -> 
     own = load_recipe(folder / "recipe.yaml")
     given = own
     if recipe is not None:
-        given = load_recipe(recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe, overrides)
+        values = recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe
+        given = load_recipe(values, overrides, architecture=model_block)
     elif overrides:
         given = load_recipe(own.model_dump(mode="json"), overrides)
     before, after = flattened(own.model_dump(mode="json")), flattened(given.model_dump(mode="json"))
