@@ -151,7 +151,7 @@ def starting_recipe(source: str, overrides: Mapping[str, Any]) -> Start:
         ("batch_size", str(settings.batch_size), why_batch),
         ("lr", f"{recipe.optimizer.lr:.3g}", rate),
         ("epochs", f"{settings.epochs} of {steps} steps", _why_length(pace, budget, given)),
-        ("validation", f"{pace.validated} images, {_every(settings.validate_every)}", why_splits),
+        ("validation", _validation(pace.validated, settings.validate_every), why_splits),
     ]
     headline = (
         f"{data}: {pace.images} images with {row.labels}, {len(opened.classes)} classes. Starts with {recipe.system} "
@@ -487,8 +487,8 @@ def _why_length(pace: Pace, budget: float, given: Mapping[str, Any]) -> str:
     return f"given; {step}" if "trainer.epochs" in given else f"what {budget:g} minutes allow (budget), at {step}"
 
 
-def _every(epochs: int) -> str:
-    return "every epoch" if epochs == 1 else f"every {epochs} epochs"
+def _validation(images: int, epochs: int) -> str:
+    return f"{images} images, every {f'{epochs} epochs' if epochs > 1 else 'epoch'}" if images else "none"
 
 
 def _per_16(values: Mapping[str, Any]) -> str:

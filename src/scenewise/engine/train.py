@@ -88,7 +88,10 @@ def train(
         loaded = _resumed_recipe(folder, recipe, overrides)
     else:
         if recipe is None and not (model is not None and data is not None):
-            raise UsageError("train needs a recipe, a model and data in hand, or the folder of a run to resume")
+            raise UsageError(
+                "train needs a folder of labelled images, a recipe, a model and data in hand, or the folder of a run "
+                "to resume"
+            )
         if isinstance(recipe, Recipe):
             recipe = recipe.model_dump(mode="json")
         loaded = load_recipe({} if recipe is None else recipe, overrides, architecture=model_block)
