@@ -35,6 +35,7 @@ def shown(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(HTML=str, display=display))
     monkeypatch.setattr(notebook, "EVERY", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as kernels do; rich then takes their output for a terminal
     return pages
 
 

@@ -57,6 +57,7 @@ class Cell:
         if monitor is not None and score is not None:
             self.monitor = monitor
             self.scores.append((self.done, score))
+            self.note = f"{monitor} {score:.4f}"
         self.show()
 
     def show(self) -> None:

@@ -85,7 +85,7 @@ class Progress:
         self.cell = Cell(total) if in_notebook() and not quiet else None
         # a notebook colours what comes on standard error as if it was wrong
         self.console = Console(stderr=self.cell is None, quiet=quiet, force_jupyter=False)
-        live = self.console.is_terminal and not quiet
+        live = self.console.is_terminal and not quiet and self.cell is None  # a kernel may call itself a terminal
         self.lines = None if live or self.cell is not None else Lines(self.note)
         self.bars = bars(self.console, disable=not live)
         self.task = self.bars.add_task("train", total=total, note="")
