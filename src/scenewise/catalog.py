@@ -57,6 +57,12 @@ SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         System(
+            "crf-rnn",
+            "segmentation.crf_rnn:CRFRNN",
+            "semantic segmentation",
+            "Zheng et al., Conditional Random Fields as Recurrent Neural Networks, ICCV 2015, arXiv:1502.03240",
+        ),
+        System(
             "deeplab-v3",
             "segmentation.deeplab_v3:DeepLabV3",
             "semantic segmentation",

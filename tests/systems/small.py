@@ -19,6 +19,7 @@ TWO_STAGES: dict[str, Any] = {
     "input": {"size_divisor": 32},
 }
 SMALL: dict[str, dict[str, Any]] = {
+    "crf-rnn": {"backbone": TINY, "color_sigma": 20.0, "training_iterations": 2, "iterations": 2},
     "deeplab-v3": {"backbone": TINY, "aspp_channels": 8, "multi_grid": None},
     "deeplab-v3-plus": {"backbone": TINY, "aspp_channels": 8, "decoder_channels": 8, "skip_channels": [4]},
     "fast-rcnn": {

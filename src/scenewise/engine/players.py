@@ -174,6 +174,7 @@ def make_optimizer(
         for key, p in module.named_parameters(recurse=False)
         if isinstance(module, NORMS) or key == "bias"
     }
+    undecayed = tuple(f"{name}." for name, module in model.named_modules() if not getattr(module, "decays", True))
     used: set[str] = set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -184,7 +185,8 @@ def make_optimizer(
         if prefix is not None:
             used.add(prefix)
             lr *= settings.groups[prefix]
-        decay = 0.0 if name in plain and not settings.decay_norm_and_bias else settings.weight_decay
+        spared = name.startswith(undecayed) or (name in plain and not settings.decay_norm_and_bias)
+        decay = 0.0 if spared else settings.weight_decay
         groups.setdefault((lr, decay), []).append(parameter)
     unused = sorted(set(settings.groups) - used)
     if unused:

@@ -144,27 +144,28 @@ class Separable:
         sigma: the standard deviation, in pixels.
     """
 
-    BLOCK = 256  # pixels that are filtered by one matrix
+    BLOCK = 64  # pixels that are filtered by one matrix
 
     def __init__(self, height: int, width: int, sigma: float) -> None:
         self.height, self.width, self.sigma = height, width, sigma
 
     def __call__(self, values: Tensor) -> Tensor:
         """The filtered ``values`` [N,C]."""
-        grid = values.view(self.height, self.width, -1)
-        rows = self._along(grid.flatten(1)[None], self.height)
-        return self._along(rows.view(self.height, self.width, -1), self.width).reshape(values.shape)
+        channels = values.shape[1]
+        rows = self._along(values.view(self.height, -1)).view(self.height, self.width, channels)
+        columns = self._along(rows.transpose(0, 1).reshape(self.width, -1))
+        return columns.view(self.width, self.height, channels).transpose(0, 1).reshape(values.shape)
 
-    def _along(self, values: Tensor, side: int) -> Tensor:
-        """``values`` [B,S,C] filtered along their middle axis of length ``side``."""
-        reach = math.ceil(NEAR * self.sigma)
+    def _along(self, values: Tensor) -> Tensor:
+        """``values`` [S,K] filtered along their first axis."""
+        side, reach = len(values), math.ceil(NEAR * self.sigma)
         places = torch.arange(side, dtype=values.dtype, device=values.device)
         parts = []
         for start in range(0, side, self.BLOCK):
             seen = slice(max(0, start - reach), start + self.BLOCK + reach)
             distance = (places[start : start + self.BLOCK, None] - places[seen]) / self.sigma
-            parts.append(torch.exp(-(distance**2) / 2) @ values[:, seen])
-        return torch.cat(parts, 1)
+            parts.append(torch.exp(-(distance**2) / 2) @ values[seen])
+        return torch.cat(parts)
 
 
 def normalized(kernel: Filter, points: int, like: Tensor, how: Normalization) -> Filter:

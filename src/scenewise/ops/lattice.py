@@ -54,8 +54,8 @@ class Lattice:
         self._sources = order // (dims + 1)  # the points at each vertex, vertex by vertex
         self._source_weights = self._weights.reshape(-1)[order]
         self._starts = torch.searchsorted(places[order], torch.arange(self.vertices, device=places.device))
-        found = [_neighbours(vertices, step) for step in _steps(span)]
-        self._axes = list(zip(found[::2], found[1::2], strict=True))
+        steps = _steps(span)
+        self._axes = [_taps(vertices, before, after) for before, after in zip(steps[::2], steps[1::2], strict=True)]
 
     def __call__(self, values: Tensor) -> Tensor:
         """The filtered ``values``, float [N,C]; gradients reach them, not the features."""
@@ -75,9 +75,8 @@ class Lattice:
             self._sources, values, self._starts, mode="sum", per_sample_weights=self._source_weights.to(values)
         )
         for _ in range(self.passes):
-            for before, after in axes:
-                padded = F.pad(found, (0, 0, 0, 1))  # what is nowhere is 0
-                found = found.lerp(padded[before].add_(padded[after]).mul_(0.5), 0.5)
+            for places, weights in axes:
+                found = F.embedding_bag(places, found, mode="sum", per_sample_weights=weights.to(values))
         return F.embedding_bag(self._corners, found, mode="sum", per_sample_weights=self._weights.to(values))
 
 
@@ -155,8 +154,15 @@ def _steps(span: Tensor) -> list[int]:
     return [sign * step for step in along for sign in (-1, 1)]
 
 
-def _neighbours(vertices: Tensor, step: int) -> Tensor:
-    """Where the vertex ``step`` away from each of ``vertices`` [M] (sorted) is, int64 [M]; M where there is none."""
-    wanted = vertices + step
-    places = torch.searchsorted(vertices, wanted).clamp_(max=len(vertices) - 1)
-    return places.masked_fill_(vertices[places] != wanted, len(vertices))
+def _taps(vertices: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:
+    """What a blur along an axis reads for each of ``vertices`` [M] (sorted), whose neighbours are ``before`` and
+    ``after`` away: places and weights [M,3], 1/4, 1/2, 1/4; a neighbour that is not there has the weight 0."""
+    own = torch.arange(len(vertices), device=vertices.device)
+    places, weights = [own], [torch.full(own.shape, 0.5, device=own.device)]
+    for step in (before, after):
+        wanted = vertices + step
+        found = torch.searchsorted(vertices, wanted).clamp_(max=len(vertices) - 1)
+        there = vertices[found] == wanted
+        places.append(torch.where(there, found, own))
+        weights.append(there * 0.25)
+    return torch.stack(places, 1), torch.stack(weights, 1)
