@@ -9,7 +9,7 @@ from scenewise.catalog import build
 from scenewise.errors import CheckpointError
 from scenewise.fields.table import given
 from scenewise.types import OF_CLASSES, Batch
-from scenewise.weights.transfer import ClassLayer, class_layers, transfer
+from scenewise.weights.transfer import ClassAxis, class_layers, transfer
 from tests.systems.small import SMALL
 
 CLASSES, TURNED = ("ant", "bee", "cat"), ("cat", "ant", "bee")
@@ -66,7 +66,7 @@ def test_new_classes_get_new_rows_and_others_are_dropped():
 
 def test_which_rows_belong_to_which_class():
     layers = class_layers(build("r-fcn", CLASSES, **SMALL["r-fcn"]))
-    assert layers["class_maps.weight"] == ClassLayer(9, 9)
+    assert layers["class_maps.weight"] == (ClassAxis(0, 9, 9),)
     assert class_layers(build("rpn", CLASSES, **SMALL["rpn"])) == {}
 
 
@@ -81,3 +81,15 @@ def test_without_a_class_in_common_the_class_layers_are_new_as_a_whole():
     done = transfer(model, other, "other")
     assert set(done.left) == set(class_layers(model))
     assert torch.equal(model.state_dict()["box_head.classifier.bias"], before)
+
+
+def test_matrices_over_the_classes_are_carried_along_both_dimensions():
+    old, new = (build("crf-rnn", classes, **SMALL["crf-rnn"]) for classes in (("a", "b", "c"), ("c", "new", "a")))
+    with torch.no_grad():
+        old.crf.appearance.copy_(torch.arange(9.0).view(3, 3))
+    start = new.crf.appearance.detach().clone()
+    transfer(new, old, "old")
+    found = new.crf.appearance.detach()
+    assert torch.equal(found[::2, ::2], torch.tensor([[8.0, 6.0], [2.0, 0.0]]))
+    assert torch.equal(found[1], start[1])
+    assert torch.equal(found[:, 1], start[:, 1])

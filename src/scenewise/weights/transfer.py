@@ -1,12 +1,13 @@
 """Starting a model with the weights of another one: what fits by name and shape, class layers by the names of classes.
 
-In a class layer the first dimension of a tensor is that of the classes: the rows of each class lie together, in the
-order of the classes, those of the background before them. That holds for every system here; a test of all of them lets
-the classes change places. Which layers these are is found by comparing a model with one that has a class more.
+In a class layer a dimension of a tensor is that of the classes, or several are: the rows of each class lie together, in
+the order of the classes, those of the background before them. That holds for every system here; a test of all of them
+lets the classes change places. Which layers these are is found by comparing a model with one that has a class more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -36,11 +37,21 @@ class Transferred:
 
 
 @dataclass(frozen=True)
-class ClassLayer:
-    """How the rows of a tensor belong to classes: ``rows`` of each, after ``before`` of the background."""
+class ClassAxis:
+    """How the rows along dimension ``dim`` of a tensor belong to classes: ``rows`` of each, after ``before`` of the
+    background."""
 
+    dim: int
     rows: int
     before: int
+
+    def places(self, names: Iterable[str], classes: tuple[str, ...]) -> Tensor:
+        """The rows of the background and of the classes ``names``, of a tensor for ``classes``."""
+        starts = [self.before + self.rows * classes.index(name) for name in names]
+        return torch.tensor([*range(self.before), *(start + row for start in starts for row in range(self.rows))])
+
+
+ClassLayer = tuple[ClassAxis, ...]
 
 
 def transfer(model: Model, other: Model, source: str) -> Transferred:
@@ -65,10 +76,11 @@ def transfer(model: Model, other: Model, source: str) -> Transferred:
     values: dict[str, Tensor] = {}
     for name, value in own.items():
         there = tensors.get(name)
-        if there is None or name in unlike or there.shape[1:] != value.shape[1:]:
+        if there is None or name in unlike:
             continue
         if name in layers:
-            values[name] = _carried(value, there, layers[name], model.classes, other.classes)
+            if _others(value, layers[name]) == _others(there, layers[name]):
+                values[name] = _carried(value, there, layers[name], model.classes, other.classes)
         elif there.shape == value.shape:
             values[name] = there
     if not values:
@@ -89,7 +101,7 @@ def transfer(model: Model, other: Model, source: str) -> Transferred:
 
 
 def class_layers(model: Model, source: str = "model") -> dict[str, ClassLayer]:
-    """The tensors of ``model`` whose first dimension is that of its classes, by name.
+    """The tensors of ``model`` that have dimensions of its classes, by name.
 
     Raises:
         CheckpointError: a model with another number of classes can't be built, or has other dimensions that differ.
@@ -108,14 +120,18 @@ def class_layers(model: Model, source: str = "model") -> dict[str, ClassLayer]:
     for name, value in model.state_dict().items():
         if name not in twin or twin[name].shape == value.shape:
             continue
-        rows = len(twin[name]) - len(value) if value.dim() else 0
-        before = len(value) - rows * count if value.dim() else 0
-        if twin[name].shape[1:] != value.shape[1:] or rows < 1 or before not in (0, rows):
+        shapes = list(zip(value.shape, twin[name].shape, strict=False))
+        axes = [
+            ClassAxis(dim, more - own, own - (more - own) * count)
+            for dim, (own, more) in enumerate(shapes)
+            if own != more
+        ]
+        if value.dim() != twin[name].dim() or any(a.rows < 1 or a.before not in (0, a.rows) for a in axes):
             raise CheckpointError(
                 f"{source}: which rows of {name} {list(value.shape)} belong to which class can't be found; with one "
                 f"class more it is {list(twin[name].shape)}"
             )
-        found[name] = ClassLayer(rows, before)
+        found[name] = tuple(axes)
     return found
 
 
@@ -124,14 +140,19 @@ def _without_weights(arguments: dict[str, object]) -> dict[str, object]:
     return {k: v for k, v in arguments.items() if not k.endswith("_weights")}
 
 
+def _others(value: Tensor, layer: ClassLayer) -> list[int]:
+    """The sizes of the dimensions that are not of classes."""
+    return [size for dim, size in enumerate(value.shape) if dim not in {axis.dim for axis in layer}]
+
+
 def _carried(
     value: Tensor, there: Tensor, layer: ClassLayer, classes: tuple[str, ...], others: tuple[str, ...]
 ) -> Tensor:
     """``value`` with the rows of ``there`` for the background and for each class that both have."""
-    result = value.clone()
-    result[: layer.before] = there[: layer.before]
-    for place, name in enumerate(classes):
-        if name in others:
-            to, start = (layer.before + layer.rows * index for index in (place, others.index(name)))
-            result[to : to + layer.rows] = there[start : start + layer.rows]
-    return result
+    if not layer:
+        return there
+    axis, *rest = layer
+    both = [name for name in classes if name in others]
+    to, start = axis.places(both, classes), axis.places(both, others)
+    part = _carried(value.index_select(axis.dim, to), there.index_select(axis.dim, start), tuple(rest), classes, others)
+    return value.index_copy(axis.dim, to, part)

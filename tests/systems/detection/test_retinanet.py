@@ -17,7 +17,7 @@ from scenewise.losses.focal import sigmoid_focal
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.ops.boxes import box_iou
 from scenewise.ops.matching import HardExamples
-from scenewise.weights.transfer import ClassLayer, class_layers
+from scenewise.weights.transfer import ClassAxis, class_layers
 from tests.systems import small as rows
 from tests.systems.detection.learning import SHAPES, learned
 from tests.systems.options import scenes_batch, trains_and_predicts
@@ -201,7 +201,7 @@ def test_candidates_are_the_best_of_each_level():
 
 def test_the_rows_of_a_class_lie_together():
     layers = class_layers(small())
-    assert layers == {f"class_logits.{part}": ClassLayer(small().per_cell, 0) for part in ("weight", "bias")}
+    assert layers == {f"class_logits.{part}": (ClassAxis(0, small().per_cell, 0),) for part in ("weight", "bias")}
 
 
 def test_crowds_are_not_background():

@@ -23,7 +23,7 @@ from scenewise.ops.matching import BELOW, BETWEEN, match_best, match_bipartite
 from scenewise.systems.detection.ssd import FIVE, PAPER, THREE, best_of_each, hardest_background
 from scenewise.types import Batch
 from scenewise.weights.published import PUBLISHED, load_published
-from scenewise.weights.transfer import ClassLayer, class_layers
+from scenewise.weights.transfer import ClassAxis, class_layers
 from tests.systems import small as rows
 from tests.systems.detection.learning import SHAPES, learned
 from tests.systems.options import scenes_batch, trains_and_predicts
@@ -357,7 +357,9 @@ def test_objects_alone_and_three_times_as_much_background_are_in_the_class_loss(
 
 def test_the_rows_of_a_class_lie_together():
     layers = class_layers(small())
-    assert layers == {f"class_logits.{i}.{part}": ClassLayer(4, 4) for i in range(2) for part in ("weight", "bias")}
+    assert layers == {
+        f"class_logits.{i}.{part}": (ClassAxis(0, 4, 4),) for i in range(2) for part in ("weight", "bias")
+    }
 
 
 def test_it_learns_to_find_figures():

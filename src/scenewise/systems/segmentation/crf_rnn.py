@@ -2,12 +2,11 @@
 
 Zheng et al., "Conditional Random Fields as Recurrent Neural Networks", ICCV 2015, https://arxiv.org/abs/1502.03240.
 In order of the paper: an iteration of mean field as a stack of layers (sec. 4.1: message passing, weighting of the
-filters' outputs, compatibility transform, unaries, normalisation), the recurrence (sec. 4.2), the network in front,
-FCN-8s (sec. 5). As in the release, the weights of both kernels and the compatibility are matrices over the classes, the former
-start diagonal and the latter as Potts.
+filters' outputs, compatibility transform, adding the unaries, normalisation), the recurrence (sec. 4.2), the network in
+front, FCN-8s (sec. 5). As in the release, the weights of both kernels and the compatibility are matrices over the
+classes; the former start diagonal and the latter as Potts.
 
-Where we differ: scores go into the loss as they come out of the last iteration, in a mean over pixels; see ``fcn.py`` for
-the network in front.
+Where we differ: the loss is a mean over pixels; see ``fcn.py`` for the network in front.
 
 Shapes: N images of H x W pixels, C classes; the P = H W pixels of one image in rows.
 """
