@@ -119,6 +119,12 @@ for _reflection in (functional.horizontal_flip, functional.vertical_flip):
     kernel_of(_reflection, Visibility)(_exchanged)
 
 
+@kernel_of(functional.resize, Visibility)
+def _as_visible(visibility: Visibility, size: Any, *options: Any, **named: Any) -> Visibility:
+    """Visibility has no size."""
+    return visibility
+
+
 class Keypoints(Field):
     """x, y and visibility (0 not labelled, 1 hidden, 2 visible) of each joint."""
 
