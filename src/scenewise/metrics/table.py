@@ -95,6 +95,7 @@ ROWS = (
         "image-accuracy", "semantic", "semantic", "segmentation:ImageMeans", "image_accuracy.mean", "asked",
         score="accuracy",
     ),
+    _row("segments", "semantic", "semantic", "segments:SegmentMetrics", "segments.rand", "asked"),
     _row("trimap", "semantic", "semantic", "segmentation_edges:TrimapMetrics", "", "asked"),
     _row(
         "boundary-f1", "semantic", "semantic", "segmentation_edges:BoundaryF1", "boundary_f1.mean", "asked"
