@@ -15,7 +15,7 @@ from scenewise.data.recognise import describe, recognise
 from scenewise.data.split import split_data
 from scenewise.errors import DataError, UsageError
 from tests.data import twins
-from tests.data.readers import test_voc_boxes, test_voc_layouts, test_yolo, test_yolo_layouts
+from tests.data.readers import test_beside_masks, test_voc_boxes, test_voc_layouts, test_yolo, test_yolo_layouts
 
 WRITERS = {
     "ade20k": lambda root: twins.write_ade20k(root),
@@ -23,6 +23,7 @@ WRITERS = {
     "cityscapes": lambda root: twins.write_cityscapes(root),
     "masks": lambda root: twins.write_masks(root),
     "masks txt": lambda root: twins.write_masks(root, "flat", "txt"),
+    "masks beside": lambda root: test_beside_masks.write(root),
     "voc": lambda root: twins.write_voc(root),
     "voc boxes": lambda root: test_voc_boxes.write(root),
     "voc flat": lambda root: test_voc_layouts.place(root, ("0.png", "0.xml")),

@@ -25,7 +25,7 @@ FORMATS: dict[str, tuple[str, ...]] = {  # name -> module:class below scenewise.
     "coco": ("readers.coco:Coco", "readers.coco:CocoKeypoints"),
     "datumaro": ("readers.datumaro:Datumaro",),
     "labelme": ("readers.labelme:Labelme",),
-    "masks": ("readers.masks:Masks", "readers.class_masks:ClassMasks"),
+    "masks": ("readers.masks:Masks", "readers.class_masks:ClassMasks", "readers.beside_masks:BesideMasks"),
     "scenes": ("scenes.scenes:Scenes",),
     "supervisely": ("readers.supervisely:Supervisely",),
     "via": ("readers.via:Via",),

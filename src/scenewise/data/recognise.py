@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from scenewise.data.base import DataSet
+from scenewise.data.foreign import foreign_format
 from scenewise.errors import DataError
 
 Readers = Mapping[str, Sequence[type[DataSet]]]  # by format
@@ -70,7 +71,7 @@ def describe(path: Path, readers: Readers, besides: str = "") -> str:
         return f"{seen}; {INSIDE}{inner[0]}: give that"
     if inner:
         return f"{seen}; {INSIDE}{', '.join(inner[:3])}{' and more' if len(inner) > 3 else ''}: give one of them"
-    return seen
+    return foreign_format(path) or seen
 
 
 def _inside(path: Path, readers: Readers) -> list[str]:

@@ -562,3 +562,20 @@ def test_the_same_objects_in_every_format(tmp_path):
         assert torch.equal(target["boxes"], first["boxes"])
         assert torch.equal(target["labels"], first["labels"])
         assert torch.equal(masks_of(target), masks_of(first))
+
+
+def test_several_checked_classes_are_named(tmp_path):
+    checked = {"type": {"cat": True, "dog": True}}
+    source = write_via(tmp_path, region(attributes={"type": {"cat": True}}), region(attributes=checked))
+    with pytest.raises(DataError, match=r"has several classes checked as 'type': \['cat', 'dog'\]; expected one"):
+        open_data(source)
+
+
+def test_data_sets_in_data_sets_of_supervisely(tmp_path):
+    source = write_supervisely(tmp_path)
+    for name in ("ds0/datasets/inner", "ds0/datasets/inner/datasets/deep", "only/datasets/one"):
+        write_supervisely(tmp_path, name=name)
+    assert splits_of(source) == ("ds0", "ds0/inner", "ds0/inner/deep", "only/one")
+    data = open_data(source, "ds0/inner/deep")
+    assert data.image_path(0) == tmp_path / "ds0" / "datasets" / "inner" / "datasets" / "deep" / "img" / "a.png"
+    assert data.classes == ("dog", "cat")

@@ -10,6 +10,7 @@ from scenewise.data import open_data
 from scenewise.data.loader import training_batches
 from tests.data import twins
 from tests.data.readers import (
+    test_beside_masks,
     test_class_masks,
     test_coco,
     test_label_colors,
@@ -74,6 +75,7 @@ def label_maps_of_all_kinds(root):
     return [
         open_data(f"masks:{twins.write_masks(root / 'masks')}"),
         open_data(f"masks:{test_class_masks.write(root / 'classes')}"),
+        open_data(f"masks:{test_beside_masks.write(root / 'beside')}"),
         open_data(f"voc:{test_label_colors.write_cvat(root / 'cvat')}", needs=frozenset({"semantic"})),
         open_data(f"voc:{twins.write_voc(root / 'voc')}"),
         open_data(f"camvid:{twins.write_camvid(root / 'camvid')}"),

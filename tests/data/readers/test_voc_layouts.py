@@ -172,3 +172,23 @@ def test_lists_of_label_maps_may_hold_paths(tmp_path):
         assert [data.image_id(index) for index in range(3)] == expected == names
         assert all("semantic" in data[index][1] for index in range(3))
         assert splits_of(f"voc:{root}") == ("train", "val", "trainval")
+
+
+def test_names_of_voc_in_folders_of_ones_own_are_the_classes(tmp_path):
+    """Pascal VOC's twenty are the classes where its lists are, too."""
+    for index, name in enumerate(("cat", "dog")):
+        place(tmp_path, (f"train/{index}.png", f"train/{index}.xml"), text=xml((name, 0, 1, 1, 9, 9)))
+    assert open_data(f"voc:{tmp_path}").classes == ("cat", "dog")
+    source = place(tmp_path / "listed", ("JPEGImages/0.png", "Annotations/0.xml"), text=xml(("cat", 0, 1, 1, 9, 9)))
+    lists = tmp_path / "listed" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n")
+    assert len(open_data(source).classes) == 20
+
+
+def test_folders_of_images_and_xml_files_of_any_names(tmp_path):
+    source = place(tmp_path, ("pics/1.png", "xml/1.xml"), ("pics/2.png", "xml/2.xml"))
+    assert names_of(source) == ["pics/1.png", "pics/2.png"]
+    place(tmp_path, ("more/3.png", "xml/3.xml"))  # which of the two is meant is not clear
+    with pytest.raises(DataError):
+        open_data(source)

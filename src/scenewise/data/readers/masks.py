@@ -88,7 +88,7 @@ class Masks(LabelMapDataSet):
     @classmethod
     def recognises(cls, root: Path) -> bool:
         """Whether the label maps hold all classes; see :mod:`scenewise.data.readers.class_masks` for others."""
-        return not class_folders(root)
+        return (root / "images").is_dir() and not class_folders(root)
 
     def label_key(self, name: str) -> str | None:
         """The name, without its ending, of the image that a label map belongs to; None of another kind of file."""

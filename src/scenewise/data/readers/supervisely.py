@@ -109,14 +109,24 @@ def _meta_of(root: Path) -> Path:
 
 
 def _data_sets(root: Path) -> dict[str, Path]:
-    """The folders of a project that hold annotations; or the one that ``root`` itself is."""
+    """The folders of a project that hold annotations, by name, those in the folder ``datasets`` of another one as
+    ``outer/inner``; or the one that ``root`` itself is."""
     if (root / "ann").is_dir():
         return {root.name: root}
+    found: dict[str, Path] = {}
+    for folder in _folders(root):
+        if (folder / "ann").is_dir():
+            found[folder.name] = folder
+        inner = _data_sets(folder / "datasets") if (folder / "datasets").is_dir() else {}
+        found |= {f"{folder.name}/{name}": place for name, place in inner.items()}
+    return found
+
+
+def _folders(root: Path) -> list[Path]:
     try:
-        names = sorted(path.name for path in root.iterdir() if (path / "ann").is_dir())
+        return sorted(path for path in root.iterdir() if path.is_dir())
     except OSError:
-        return {}
-    return {name: root / name for name in names}
+        return []
 
 
 def _read_file(file: Path, shapes: dict[str, str]) -> tuple[Picture, list[Drawn]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,7 +255,9 @@ def _label(attributes: Any, key: str | None) -> tuple[str, str]:
     value = attributes.get(key) if isinstance(attributes, dict) else None
     if isinstance(value, dict):  # check boxes
         checked = [name for name, on in value.items() if on is True or on == "true"]
-        value = checked[0] if len(checked) == 1 else None
+        if len(checked) > 1:
+            return "", f"has several classes checked as {key!r}: {reprlib.repr(checked)}; expected one"
+        value = checked[0] if checked else None
     if isinstance(value, (str, int)) and str(value).strip():
         return str(value).strip(), ""
     return "", f"has no {key!r} among its attributes, which is the class of others"

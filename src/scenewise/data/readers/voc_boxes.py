@@ -101,12 +101,12 @@ class VOCBoxes(InstanceDataSet):
         if not kept and not self.faults and not self.repairs:
             raise DataError(f"{place.annotations}: no XML file is there; expected NAME.xml of each NAME.jpg")
         self._images, self._annotations = place.images, place.annotations
+        self._is_listed = place.listing is not None
         self._set_classes(layout, found.names)
         names = [os.path.relpath(image, place.images).replace(os.sep, "/") for image, _ in kept]
         self._xml = Names(str(annotation) for _, annotation in kept)
         rows = self._set_images(place.images, names, np.array(sizes, np.int32).reshape(-1, 2), on_bad_record)
         self._set_objects(self._records(found, rows), needs)
-        self._is_listed = place.listing is not None
         in_layout = place.images == layout.root / "JPEGImages" and place.annotations == layout.root / "Annotations"
         self.lists_folder = layout.root / LISTS if in_layout else None  # where lists of splits are looked for
 
@@ -150,7 +150,7 @@ class VOCBoxes(InstanceDataSet):
         listing = layout.root / "classes.txt"
         if listing.is_file():
             self.classes = tuple(read_lines(listing))
-        elif set(present) <= set(CLASSES):
+        elif self._is_listed and set(present) <= set(CLASSES):  # folders without lists are data of one's own
             self.classes, self.colors = CLASSES, voc_colors(len(WITH_BACKGROUND))[1:]
         else:
             self.classes = _all_names({place.annotations for place in layout.places.values()})

@@ -147,8 +147,17 @@ def _without_lists(root: Path) -> dict[str, Place]:
             if annotations != root and folder.name in SPLITS and os.path.isdir(images / folder.name)
         }
         return inner or {"train": Place(images, annotations)}
-    found = {folder.name: _pair(folder) for folder in _folders(root)}
-    return {name: Place(*pair) for name, pair in found.items() if pair is not None}
+    found = {folder.name: Place(*pair) for folder in _folders(root) if (pair := _pair(folder)) is not None}
+    if len(found) == 1:  # a folder of XML files, and one of images, whatever they are called
+        (place,) = found.values()
+        others = [folder for folder in _folders(root) if folder != place.annotations and _has_images(folder)]
+        if place.images == place.annotations and not _has_images(place.images) and len(others) == 1:
+            return {"train": Place(others[0], place.annotations)}
+    return found
+
+
+def _has_images(folder: Path) -> bool:
+    return any(key_of(name) is not None and not name.startswith(".") for name in names_in(folder))
 
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:
