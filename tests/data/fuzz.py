@@ -1,7 +1,8 @@
 """Mutated copies of valid data sets: whatever a file holds comes out as data or as one of scenewise's own errors.
 
 A mutation knows the structure of texts: numbers, words, quoted texts, brackets and lines are replaced, left out,
-doubled and exchanged; and bytes are flipped, cut off and put in. From a reader's tests::
+doubled and exchanged; and bytes are flipped, cut off and put in. Half of the mutated PNGs get the checksums that their
+chunks need, so that what they hold is looked at. From a reader's tests::
 
     def test_mutated_files(tmp_path):
         fuzz(f"yolo:{write(tmp_path)}", [tmp_path / "data.yaml", tmp_path / "labels" / "train" / "a.txt"])
@@ -10,7 +11,9 @@ doubled and exchanged; and bytes are flipped, cut off and put in. From a reader'
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,10 @@ from scenewise.data import InstanceDataSet, open_data, splits_of
 from scenewise.data.base import OnBadRecord
 from scenewise.errors import ScenewiseError
 
-CASES = 2000  # in all tests of a reader
+CASES = 2000  # in all tests of a reader, those of a format together
 SEED: int | None = None  # of the mutations; None, and not repeatable: another one each time
 REPEATABLE = True
+PNG = b"\x89PNG\r\n\x1a\n"
 TOKEN = re.compile(rb"[-+.\w]+|\"[^\"]*\"|[\[\]{}():,=<>/]|\n")
 VALUES = (
     b"", b"0", b"-1", b"1", b"2", b"0.5", b"-0.5", b"1e308", b"-1e999", b"nan", b"inf", b"9" * 40, b"9" * 5000,
@@ -58,13 +62,31 @@ OPERATIONS = st.lists(
 
 def mutate(raw: bytes, operations: Sequence[Operation]) -> bytes:
     """``raw`` after ``operations``."""
+    png = raw.startswith(PNG)
     for operation in operations:
         raw = _mutated(raw, *operation)
-    return raw
+    return _with_checksums(raw) if png and operations[0][1] % 2 else raw
+
+
+def _with_checksums(png: bytes) -> bytes:
+    """``png`` with the checksum that each of its chunks needs."""
+    raw, place = bytearray(png), len(PNG)
+    while place + 12 <= len(raw):
+        end = place + 8 + int.from_bytes(raw[place : place + 4], "big")
+        if end + 4 > len(raw):
+            break
+        raw[end : end + 4] = zlib.crc32(raw[place + 4 : end]).to_bytes(4, "big")
+        place = end + 4
+    return bytes(raw)
+
+
+@lru_cache(maxsize=8)
+def _tokens(raw: bytes) -> list[tuple[int, int]]:
+    return [match.span() for match in TOKEN.finditer(raw)] or [(0, 0)]
 
 
 def _mutated(raw: bytes, kind: str, first: int, second: int, value: bytes) -> bytes:
-    tokens = [match.span() for match in TOKEN.finditer(raw)] or [(0, 0)]
+    tokens = _tokens(raw)
     (a, b), (c, d) = sorted((tokens[first % len(tokens)], tokens[second % len(tokens)]))
     lines = raw.splitlines(keepends=True) or [b""]
     line = first % len(lines)
