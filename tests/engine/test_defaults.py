@@ -210,6 +210,7 @@ def test_a_folder_alone_is_trained_from_start_to_pictures(folder, tmp_path, caps
     assert (kept["data"]["train_split"], kept["data"]["val_split"]) == ("train[:80%]", "train[80%:]")
     header = read_header(run.best_checkpoint)["info"]
     assert header["metrics"]["split"] == "train[80%:]"
+    assert header["lineage"] == ["backbone: ImageNet weights of efficientnet_lite0"]
     names = [file.name for file in run.pictures]
     assert names[0] == "best-1.png"
     assert "worst-1.png" in names
