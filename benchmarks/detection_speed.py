@@ -1,8 +1,12 @@
-"""How fast Faster and Mask R-CNN (ResNet-50, feature pyramid) predict and train, against torchvision's own models.
+"""How fast detectors predict and train, against torchvision's own models: Faster and Mask R-CNN and RetinaNet
+(ResNet-50, feature pyramid), SSD300 (VGG16) and SSDLite320 (MobileNet v3).
 
     python benchmarks/detection_speed.py                                  # all of it, on a photograph of scikit-learn's
     python benchmarks/detection_speed.py --images shared/data/coco_mini/val2017 --count 3
     python benchmarks/detection_speed.py --models mask-rcnn --rounds 5 --only predict stages
+
+    python benchmarks/detection_speed.py --models retinanet ssd300 ssdlite320 --only predict train
+    python benchmarks/detection_speed.py --models retinanet --candidates many --only predict
 
     python benchmarks/detection_speed.py --isa avx2                       # as on a CPU with AVX2 and no more
 
@@ -15,7 +19,9 @@ for bf16 the share of torchvision's objects that are found again is printed. The
 of one batch of two images from the same seed; the losses of the first stage are asserted equal, those of the second
 within 5 %, as rounding changes the order of near-equal proposals, of which the same places are drawn. ``stages``
 splits a prediction and sets each part beside its arithmetic limit: its floating-point operations over the machine's
-measured peak. ``memory`` is the peak of a process of its own. Printed are medians over the rounds, the ratio of the
+measured peak; it is of two-stage detectors alone. Scores of the one-stage ones are spread so that, as with trained
+weights, some hundred of them enter the suppression; with ``--candidates many`` as many as the limits let through, as
+with new weights. ``memory`` is the peak of a process of its own. Printed are medians over the rounds, the ratio of the
 pairs, and the ratio of CPU time, which other programs on the machine disturb less.
 """
 
@@ -44,6 +50,7 @@ from torchvision.models import detection, resnet50
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import box_iou
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from scenewise.engine import predict as prediction
@@ -68,6 +75,13 @@ LOSSES = {
     "mask": "loss_mask",
 }
 STAGES = ("resize", "backbone", "pyramid", "RPN head", "proposals", "RoIAlign", "box head", "detections", "mask head")
+ONE_STAGE: dict[str, tuple[str, Any]] = {
+    "retinanet": ("retinanet_resnet50_fpn", None),
+    "ssd300": ("ssd300_vgg16", detection.ssd300_vgg16),
+    "ssdlite320": ("ssdlite320_mobilenet_v3_large", detection.ssdlite320_mobilenet_v3_large),
+}
+ONE_STAGE_LOSSES = {"class": "classification", "box": "bbox_regression"}
+SPREADS = {"few": (0.4, 1.0), "many": (1.5, 3.0)}  # of the class logits: RetinaNet's, SSD's
 PARTS = ("predict", "train", "stages", "memory")
 
 
@@ -75,11 +89,14 @@ PARTS = ("predict", "train", "stages", "memory")
 
 
 def row_of(name: str) -> Published:
-    return PUBLISHED[f"torchvision/{name.replace('-', '')}_resnet50_fpn"]
+    known = ONE_STAGE.get(name, (f"{name.replace('-', '')}_resnet50_fpn", None))[0]
+    return PUBLISHED[f"torchvision/{known}"]
 
 
-def pair(name: str, side: int) -> tuple[nn.Module, Model]:
+def pair(name: str, side: int, candidates: str = "few") -> tuple[nn.Module, Model]:
     """torchvision's model as its COCO weights are run, and ours, with the same random weights."""
+    if name in ONE_STAGE:
+        return one_stage_pair(name, side, candidates)
     row = row_of(name)
     torch.manual_seed(0)
     backbone = _resnet_fpn_extractor(resnet50(weights=None, norm_layer=FrozenBatchNorm2d), 3)
@@ -102,6 +119,68 @@ def pair(name: str, side: int) -> tuple[nn.Module, Model]:
     fill_published(ours, theirs.state_dict(), row, name)
     ours.input = dataclasses.replace(ours.input, short_side=side, long_side=side * 5 // 3)
     return theirs, ours
+
+
+def one_stage_pair(name: str, side: int, candidates: str) -> tuple[nn.Module, Model]:
+    """The same of a one-stage detector; SSD's have a size of their own."""
+    row = row_of(name)
+    torch.manual_seed(0)
+    if name == "retinanet":
+        body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+        backbone = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+        theirs: Any = detection.RetinaNet(backbone, len(row.outputs), min_size=side, max_size=side * 5 // 3)
+    else:
+        theirs = ONE_STAGE[name][1](weights=None, weights_backbone=None, num_classes=len(row.outputs))
+    for key, module in theirs.named_modules():
+        if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.normal_(0, 0.1)
+        elif isinstance(module, nn.Conv2d) and not key.startswith("backbone.body"):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    if name == "retinanet":
+        overwrite_eps(theirs, 0.0)
+    find_one_stage_objects(theirs.eval(), row, SPREADS[candidates][name != "retinanet"])
+    arguments = dict(row.arguments)
+    if name == "retinanet":
+        arguments["features"] = {**arguments["features"], "frozen_levels": 2}
+    ours = dataclasses.replace(row, arguments=arguments).build()
+    fill_published(ours, theirs.state_dict(), row, name)
+    if name == "retinanet":
+        ours.input = dataclasses.replace(ours.input, short_side=side, long_side=side * 5 // 3)
+    return theirs, ours
+
+
+def find_one_stage_objects(model: Any, row: Published, spread: float) -> None:
+    """Scale the last convolutions of ``model`` so that its class logits vary by ``spread``."""
+    heads, unused = model.head, [i for i, label in enumerate(row.outputs) if label == "N/A"]
+    retinanet = hasattr(heads.classification_head, "cls_logits")
+    if retinanet:
+        layers = [(heads.classification_head.cls_logits, spread), (heads.regression_head.bbox_reg, 0.1)]
+    else:
+        last = [
+            [m for m in part.modules() if isinstance(m, nn.Conv2d)][-1]
+            for part in heads.classification_head.module_list
+        ]
+        layers = [(layer, spread) for layer in last]
+        last = [
+            [m for m in part.modules() if isinstance(m, nn.Conv2d)][-1] for part in heads.regression_head.module_list
+        ]
+        layers += [(layer, 0.2) for layer in last]
+    found: dict[nn.Module, list[Tensor]] = defaultdict(list)
+    hooks = [
+        layer.register_forward_hook(lambda m, inputs, output: found[m].append(output.std())) for layer, _ in layers
+    ]
+    run_theirs(model, read_images([], 1)[0])
+    with torch.no_grad():
+        for (layer, wanted), hook in zip(layers, hooks, strict=True):
+            hook.remove()
+            layer.weight *= wanted / torch.stack(found[layer]).mean().clone()
+            layer.bias.zero_()
+            if wanted == spread:
+                biases = layer.bias.view(-1, len(row.outputs))
+                biases[:] = -4.6 if retinanet else 0.0
+                biases[:, 0] = -1e4 if retinanet else 8.0 * spread  # the background, which RetinaNet does not score
+                biases[:, unused] = -1e4
 
 
 def propose_on_all_levels(model: Any) -> None:
@@ -221,8 +300,8 @@ def report(what: str, name: str, **values: Any) -> None:
 # ---- the parts
 
 
-def predict_part(name: str, images: list[Tensor], side: int, rounds: int) -> None:
-    theirs, ours = pair(name, side)
+def predict_part(name: str, images: list[Tensor], side: int, rounds: int, candidates: str = "few") -> None:
+    theirs, ours = pair(name, side, candidates)
     row = row_of(name)
     full, half = Predictor(ours), Predictor(ours, precision="bf16")
     shares, counts = [], []
@@ -249,9 +328,10 @@ def train_part(name: str, images: list[Tensor], side: int, rounds: int) -> None:
     row = row_of(name)
     generator = torch.Generator().manual_seed(1)
     photograph = images[0]
-    fed = [side_by(photograph, side, side * 5 // 4) / 255, side_by(photograph.flip(2), side, side) / 255]
+    sizes = [ours.input.size] * 2 if ours.input.size else [(side, side * 5 // 4), (side, side)]
+    fed = [side_by(p, *size) / 255 for p, size in zip((photograph, photograph.flip(2)), sizes, strict=True)]
     targets = [objects(image, len(row.classes), generator) for image in fed]
-    batch = Batch.of(fed, targets, size_divisor=32)
+    batch = Batch.of(fed, targets, size_divisor=ours.input.size_divisor)
     kept = torch.tensor(row.kept[1:])
     their_targets = [{**t, "labels": kept[t["labels"]], "masks": t["masks"].to(torch.uint8)} for t in targets]
 
@@ -273,8 +353,8 @@ def train_part(name: str, images: list[Tensor], side: int, rounds: int) -> None:
 
     expected, found = step(theirs, losses_theirs), step(ours, losses_ours)
     for key, value in found.items():
-        other = expected[LOSSES[key]]
-        share = 1e-3 if key in ("objectness", "rpn_box") else 0.05  # see the head of this file
+        other = expected[(ONE_STAGE_LOSSES if name in ONE_STAGE else LOSSES)[key]]
+        share = 1e-3 if key in ("objectness", "rpn_box") or name in ONE_STAGE else 0.05  # see the head of this file
         assert abs(value - other) <= share * max(abs(other), 1e-2), f"{key} is {value}; torchvision's is {other}"
     runs = {
         "torchvision fp32": lambda: step(theirs, losses_theirs),
@@ -458,7 +538,7 @@ def read_images(places: list[str], count: int) -> list[Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--models", nargs="+", default=list(PEERS), choices=[*PEERS, *ONE_STAGE])
     parser.add_argument("--images", nargs="*", default=[], help="files or folders of .jpg; else a built-in photograph")
     parser.add_argument("--count", type=int, default=2, help="how many of the images")
     parser.add_argument(
@@ -467,6 +547,7 @@ def main() -> None:
     parser.add_argument("--train-side", type=int, default=480)
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--memory-of", choices=("torchvision", "fp32", "bf16"), help=argparse.SUPPRESS)
+    parser.add_argument("--candidates", choices=list(SPREADS), default="few", help="of one-stage detectors")
     add_isa(parser)
     arguments = parser.parse_args()
     restart_under(arguments.isa)
@@ -478,8 +559,8 @@ def main() -> None:
     print(machine_line(arguments.rounds), flush=True)
     for name in arguments.models:
         if "predict" in arguments.only:
-            predict_part(name, images, arguments.side, arguments.rounds)
-        if "stages" in arguments.only:
+            predict_part(name, images, arguments.side, arguments.rounds, arguments.candidates)
+        if "stages" in arguments.only and name not in ONE_STAGE:
             stages_part(name, images[0], arguments.side, max(1, arguments.rounds - 1))
         if "train" in arguments.only:
             train_part(name, images, arguments.train_side, max(1, arguments.rounds - 1))

@@ -17,11 +17,11 @@ from scenewise.losses.focal import sigmoid_focal
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.ops.boxes import box_iou
 from scenewise.ops.matching import HardExamples
-from scenewise.weights.transfer import ClassAxis, class_layers
+from scenewise.weights.transfer import ClassAxis, class_layers, transfer
 from tests.systems import small as rows
 from tests.systems.detection.learning import SHAPES, learned
 from tests.systems.options import scenes_batch, trains_and_predicts
-from tests.systems.torchvision_twins import assert_same_detections, both_losses, photographs, reference, twin
+from tests.systems.torchvision_twins import assert_same_detections, both_losses, photographs, reference, row_of, twin
 
 NAME = "retinanet"
 SMALL = rows.SMALL[NAME]
@@ -202,6 +202,18 @@ def test_candidates_are_the_best_of_each_level():
 def test_the_rows_of_a_class_lie_together():
     layers = class_layers(small())
     assert layers == {f"class_logits.{part}": (ClassAxis(0, small().per_cell, 0),) for part in ("weight", "bias")}
+
+
+def test_fine_tuning_on_other_classes_keeps_the_rows_of_those_that_both_have():
+    """Persons are in both and keep their rows of all nine anchors; cells are new."""
+    other, row = twin(NAME), row_of(NAME)
+    model = build(NAME, ("cell", "person"), **row.arguments)
+    before = model.class_logits.weight[:9].clone()
+    done = transfer(model, other, "published")
+    assert (done.carried, done.new) == (("person",), ("cell",))
+    assert torch.equal(model.class_logits.weight[:9], before)
+    assert torch.equal(model.class_logits.weight[9:], other.class_logits.weight[:9])
+    assert torch.equal(model.box_deltas.weight, other.box_deltas.weight)
 
 
 def test_crowds_are_not_background():

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import functools
+import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from scenewise.catalog import build
+from scenewise.data import open_data
+from scenewise.data.loader import plain
+from scenewise.data.transforms.by_name import build_transforms
 from scenewise.engine.predict import predict
 from scenewise.errors import CheckpointError, UsageError
+from scenewise.fields.table import drop_lost
 from scenewise.metrics.coco import CocoMetrics
 from scenewise.nn.ssd_maps import SSDVGG
 from scenewise.ops.anchors import DefaultBoxSpec, default_boxes, linear_scales
@@ -23,7 +31,7 @@ from scenewise.ops.matching import BELOW, BETWEEN, match_best, match_bipartite
 from scenewise.systems.detection.ssd import FIVE, PAPER, THREE, best_of_each, hardest_background
 from scenewise.types import Batch
 from scenewise.weights.published import PUBLISHED, load_published
-from scenewise.weights.transfer import ClassAxis, class_layers
+from scenewise.weights.transfer import ClassAxis, class_layers, transfer
 from tests.systems import small as rows
 from tests.systems.detection.learning import SHAPES, learned
 from tests.systems.options import scenes_batch, trains_and_predicts
@@ -85,9 +93,6 @@ def reference(name: str) -> Any:
 @functools.cache
 def twin(name: str) -> Any:
     """Ours with the weights of :func:`reference`, by the way of a publisher's file."""
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "published.pth"
         torch.save(reference(name).state_dict(), path)
@@ -360,6 +365,48 @@ def test_the_rows_of_a_class_lie_together():
     assert layers == {
         f"class_logits.{i}.{part}": (ClassAxis(0, 4, 4),) for i in range(2) for part in ("weight", "bias")
     }
+
+
+def test_the_papers_augmentation_is_transforms_of_a_recipe():
+    """Those of docs/systems/ssd.md: all objects that are left lie within the image, most samples keep one."""
+    page = (Path(__file__).parents[3] / "docs" / "systems" / "ssd.md").read_text(encoding="utf-8")
+    entries = yaml.safe_load(re.search(r"```yaml\n(transforms:.*?)```", page, re.DOTALL)[1])["transforms"]
+    assert [next(iter(e)) if isinstance(e, dict) else e for e in entries][:3] == [
+        "RandomPhotometricDistort",
+        "RandomZoomOut",
+        "RandomIoUCrop",
+    ]
+    transform, data = build_transforms(entries), open_data("scenes:count=12,size=96x128,fields=boxes+labels")
+    torch.manual_seed(0)
+    left, smaller = 0, 0
+    for index in range(12):
+        image, target = transform(*data[index])
+        image, target = plain(image, drop_lost(image, target))  # as the loader does
+        boxes = target["boxes"]
+        assert image.shape == (3, 300, 300)
+        assert len(boxes) == len(target["labels"])
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] <= 300).all()
+        left += len(boxes) > 0
+        smaller += len(boxes) < len(data[index][1]["boxes"])
+    assert left >= 10
+    assert smaller > 0, "no crop left out an object"
+
+
+@pytest.mark.parametrize("name", PUBLISHERS)
+def test_fine_tuning_on_other_classes_keeps_the_rows_of_those_that_both_have(name):
+    """Persons are in both and keep their rows of every default box, and so does the background; cells are new."""
+    other, row = twin(name), PUBLISHED[f"torchvision/{name}"]
+    torch.manual_seed(0)
+    model = build(NAME, ("cell", "person"), **row.arguments, input=row.input)
+    done = transfer(model, other, "published")
+    assert (done.carried, done.new) == (("person",), ("cell",))
+    ours, theirs = model.state_dict(), other.state_dict()
+    for level, count in enumerate(model.boxes.per_cell):
+        key = f"class_logits.{level}.weight"
+        assert torch.equal(ours[key][:count], theirs[key][:count])
+        assert torch.equal(ours[key][2 * count :], theirs[key][count : 2 * count])
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items() if not key.startswith("class_logits"))
 
 
 def test_it_learns_to_find_figures():

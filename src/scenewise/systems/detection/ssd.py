@@ -139,7 +139,10 @@ class SSD(Model):
         self.class_logits = nn.ModuleList(_predictor(width, outputs * count, lite) for width, count in pairs)
         self.box_deltas = nn.ModuleList(_predictor(width, 4 * count, lite) for width, count in pairs)
         for part in (self.maps.extra, self.class_before, self.box_before, self.class_logits, self.box_deltas):
-            _initialise(part, lite)
+            _initialise(part, 0.03 if lite else None)
+        if backbone != VGG and not lite:
+            for part in (self.class_logits, self.box_deltas):  # the maps of other networks have any magnitude
+                _initialise(part, 0.01)
         self.matcher, self.positive_iou, self.crowd_ioa = matcher, positive_iou, crowd_ioa
         self.negatives_per_positive = negatives_per_positive
         self.box_loss, self.box_weight = box_loss, box_weight
@@ -278,12 +281,12 @@ def _predictor(inputs: int, outputs: int, lite: bool) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 1 if lite else 3, padding=0 if lite else 1)
 
 
-def _initialise(part: nn.Module, lite: bool) -> None:
-    """Xavier's uniform numbers as the release has them; with ``lite`` normal ones of 0.03, as torchvision."""
+def _initialise(part: nn.Module, std: float | None) -> None:
+    """Normal numbers of ``std``, or, with None, Xavier's uniform ones as the release has them."""
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d):
-            if lite:
-                nn.init.normal_(layer.weight, std=0.03)
+            if std is not None:
+                nn.init.normal_(layer.weight, std=std)
             else:
                 bound = (3 / layer.weight[0].numel()) ** 0.5  # Caffe's: by the number of inputs alone
                 nn.init.uniform_(layer.weight, -bound, bound)
