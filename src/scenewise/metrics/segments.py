@@ -49,9 +49,9 @@ class SegmentMetrics(Metric):
     ) -> None:
         if boundary is not None and boundary not in classes:
             near = suggest(boundary, classes)
-            raise UsageError(f"segments: boundary is {boundary!r}{near}; expected one of {', '.join(classes)}")
+            raise UsageError(f"boundary is {boundary!r}{near}; expected one of {', '.join(classes)}")
         if borders not in ("nearest", "segment"):
-            raise UsageError(f"segments: borders is {borders!r}; expected 'nearest' or 'segment'")
+            raise UsageError(f"borders is {borders!r}; expected 'nearest' or 'segment'")
         self.classes, self.boundary, self.borders = tuple(classes), boundary, borders
         self.scores: list[dict[str, float]] = []
         self.images = 0

@@ -95,6 +95,8 @@ ROWS = (
         "image-accuracy", "semantic", "semantic", "segmentation:ImageMeans", "image_accuracy.mean", "asked",
         score="accuracy",
     ),
+    _row("ade20k", "semantic", "semantic", "scene_benchmarks:Ade20kScore", "ade20k.score", "asked"),
+    _row("categories", "semantic", "semantic", "scene_benchmarks:CategoryIoU", "category_iou.mean", "asked"),
     _row("segments", "semantic", "semantic", "segments:SegmentMetrics", "segments.rand", "asked"),
     _row("trimap", "semantic", "semantic", "segmentation_edges:TrimapMetrics", "", "asked"),
     _row(

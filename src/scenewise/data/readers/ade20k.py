@@ -49,6 +49,7 @@ class ADE20K(LabelMapDataSet):
     """SceneParse150."""
 
     format = "ade20k"
+    benchmarks = ("ade20k",)
     colors = voc_colors(NUM_CLASSES + 1)[1:]
     table = value_table({0: IGNORE, **{value: value - 1 for value in range(1, NUM_CLASSES + 1)}})
 

@@ -57,6 +57,7 @@ class Cityscapes(LabelMapDataSet):
 
     format = "cityscapes"
     image_ending = "_leftImg8bit.png"
+    benchmarks = ("categories",)
     classes = tuple(name for _, name, _ in CLASSES)
     colors = tuple(color for _, _, color in CLASSES)
     table = value_table(
