@@ -75,7 +75,7 @@ class CategoryIoU(Metric):
 
 
 class Ade20kScore(Metric):
-    """The score of ADE20K's scene parsing challenge: the mean of pixel accuracy and mean IoU, in which a class in neither
+    """The score of ADE20K's scene parsing challenge: the mean of pixel accuracy and mean IoU, where a class in neither
     truth nor prediction counts as 0, as in the challenge's development kit.
 
     Args:
