@@ -10,7 +10,8 @@ from tests.data.readers.test_spawn import label_maps_of_all_kinds, objects_of_al
 from tests.data.writers.test_pairs import HELD, assert_same, samples
 
 OBJECTS = ("coco", "keypoints", "labelme", "via", "supervisely", "datumaro")  # as objects_of_all_kinds gives them
-LABEL_MAPS = ("masks", "class_masks", "cvat", "voc", "camvid", "cityscapes", "ade20k")  # and label_maps_of_all_kinds
+# and label_maps_of_all_kinds
+LABEL_MAPS = ("masks", "class_masks", "beside_masks", "cvat", "voc", "camvid", "cityscapes", "ade20k")
 
 
 @pytest.mark.parametrize("target", ["coco", "voc", "yolo"])
