@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from scenewise.nn.arrange import SplitInputConv2d
+
 
 def fold_batchnorm(model: nn.Module, run: Callable[[], Tensor]) -> int:
     """Fold each batch-norm that sees nothing but one convolution's output into that convolution, in place.
@@ -63,7 +65,7 @@ def _observe(model: nn.Module, run: Callable[[], Tensor]) -> tuple[dict[nn.Batch
 
     hooks: list[Any] = []
     for module in model.modules():
-        if type(module) is nn.Conv2d:
+        if type(module) in (nn.Conv2d, SplitInputConv2d):
             hooks.append(module.register_forward_hook(conv_done))
         elif isinstance(module, nn.BatchNorm2d) and not module.training and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(norm_called))

@@ -78,6 +78,11 @@ class CPU:
         has = {"avx512_bf16": "AVX512_CORE_BF16", "amx_bf16": "AVX512_CORE_AMX", "avx_ne_convert": "AVX2_VNNI_2"}
         return any(name in self.features and self.allows(level) for name, level in has.items())
 
+    @property
+    def amx(self) -> bool:
+        """Whether convolutions in bfloat16 use AMX."""
+        return self.x86 and "amx_bf16" in self.features and self.allows("AVX512_CORE_AMX")
+
     def __str__(self) -> str:
         features = " ".join(self.features) or "features unknown"
         limit = f", oneDNN up to {self.limit}" if self.limit else ""
