@@ -56,7 +56,7 @@ def _gains(conv: nn.Conv2d, split: Split) -> bool:
 
 
 def _is_wide_and_dilated(conv: nn.Conv2d) -> bool:
-    """Whether oneDNN is slow at ``conv`` in bfloat16 with AMX: measured at 2,048 channels and dilations of 4 to 36, four
+    """Whether oneDNN is slow at ``conv`` in bfloat16 with AMX: measured at 2,048 channels and dilations 4 to 36, four
     to nine times; not at 512 channels or fewer."""
     several = max(conv.kernel_size) > 1 and max(conv.dilation) >= 4
     plain = conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
