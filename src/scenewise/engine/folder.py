@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
 from torch import Tensor
 
 from scenewise.data.inputs import InputFile
@@ -13,6 +14,8 @@ from scenewise.engine.overlap import Ended, overlapped
 from scenewise.engine.predict import Predictor
 from scenewise.errors import StorageError
 from scenewise.files.images import as_image
+from scenewise.results.folder import write_output
+from scenewise.results.picture import look_of
 from scenewise.results.prediction import Prediction
 
 Inputs = Mapping[str, tuple[InputFile, Mapping[Path, str]]]  # for each input its file, and the images' names in it
@@ -48,23 +51,25 @@ def predict_to_folder(
     the disk is full nothing more is written.
     """
     full: list[StorageError] = []
+    drawn = look_of(**look)
 
     def read(path: Path) -> tuple[Tensor, str | None, dict[str, list[Tensor]]]:
         image, source = as_image(path, predictor.input.channels, predictor.input.bits)
         return image, source, {key: [file[known[path]]] for key, (file, known) in (inputs or {}).items()}
 
-    def see(path: Path, given: tuple[Tensor, str | None, dict[str, list[Tensor]]]) -> tuple[Tensor, Prediction]:
+    # The picture is drawn here, too: Python's threads would take turns at it and at the network, and both be slower.
+    def see(path: Path, given: tuple[Tensor, str | None, dict[str, list[Tensor]]]) -> tuple[Image.Image, Prediction]:
         image, source, its_inputs = given
         found = predictor([image], inputs=its_inputs)[0].above(score)
         found.source = source
-        return image, found
+        return found.draw(image, **look), found
 
-    def write(path: Path, seen: tuple[Tensor, Prediction]) -> Written:
+    def write(path: Path, seen: tuple[Image.Image, Prediction]) -> Written:
         if full:
             raise full[0]
-        image, found = seen
+        picture, found = seen
         try:
-            return Written(found.save(out, names[path], image=image, **look), found)
+            return Written(write_output(picture, found, out, names[path], drawn.class_colors(found.classes))[1], found)
         except StorageError as error:
             full.append(error)
             raise
