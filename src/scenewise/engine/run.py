@@ -97,7 +97,7 @@ class Run:
             axes[1].plot(*_column(epochs, chosen), color="#009e73", marker="o", markersize=3)
             axes[1].set(xlabel="step", ylabel=chosen)
         # what a notebook shows, whether or not it was told to show matplotlib's figures
-        figure._repr_png_ = functools.partial(_png, figure)
+        vars(figure)["_repr_png_"] = functools.partial(_png, figure)
         return figure
 
 
