@@ -122,15 +122,24 @@ def test_convert_and_split(run, tmp_path):
     status, _, err = run("data", "convert", tmp_path / "in", f"voc:{tmp_path / 'voc'}")
     assert status == 2
     assert "is there already" in err
-    status, _, err = run("data", "convert", "scenes:count=2,size=48x64", f"voc:{tmp_path / 'lost'}")
+    status, _, err = run(
+        "data", "convert", "scenes:count=2,size=48x64", f"voc:{tmp_path / 'lost'}", "--fields", "boxes"
+    )
     assert status == 2
     assert "--lossy" in err
     status, out, err = run(
-        "data", "convert", "scenes:count=2,size=48x64", f"voc:{tmp_path / 'lost'}", "--lossy", "--json"
+        "data",
+        "convert",
+        "scenes:count=2,size=48x64",
+        f"voc:{tmp_path / 'lost'}",
+        "--fields",
+        "boxes",
+        "--lossy",
+        "--json",
     )
     assert status == 0, err
     assert json.loads(out)["images"] == {"train": 2, "val": 2, "test": 2}
-    assert len(json.loads(out)["lost"]) == 2
+    assert json.loads(out)["lost"] == ["colours of the classes: left out"]
     parts = "train=2,val=1"
     status, out, err = run(
         "data", "split", tmp_path / "in", f"coco:{tmp_path / 'coco'}", "--parts", parts, "--link", "--stratify"

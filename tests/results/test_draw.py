@@ -196,7 +196,7 @@ def test_lines_and_letters_grow_with_the_image():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4, 3)), r"shape \[4, 4, 3\] and float64; expected uint8"),
+        (np.zeros((4, 4, 3), np.int64), r"shape \[4, 4, 3\] and int64; expected uint8"),
         (torch.zeros(4, 4), r"shape \[4, 4\] and float32; expected shape \[3, height, width\]"),
         (torch.full((3, 4, 4), 200.0), "values from 200 to 200; expected 0 to 1"),
         (Image.new("F", (4, 4)), "floating-point pixels"),

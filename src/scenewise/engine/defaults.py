@@ -80,18 +80,21 @@ class Row:
     """A system to start with.
 
     Attributes:
-        needs: the target fields that labels have to have.
-        labels: what such labels are called.
+        labels: what the labels that it takes are called.
         system: its name in the catalog.
         size: the length of the input's shorter side and why, from what was seen and the kind of device.
         blocks: the recipe's other blocks, from what was seen and the input's size (height, width).
     """
 
-    needs: frozenset[str]
     labels: str
     system: str
     size: Callable[[Seen, str], tuple[int, str]]
     blocks: Callable[[Seen, tuple[int, int]], dict[str, Any]]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The target fields that labels have to have."""
+        return interface_of(self.system, {}).needs
 
 
 @dataclass(frozen=True)
@@ -428,10 +431,10 @@ def _maps(seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
 
 
 ROWS = (  # the first whose fields the labels have
-    Row(frozenset({"keypoints", "boxes", "labels"}), "boxes and keypoints", "keypoint-rcnn", _object_size, _keypoints),
-    Row(frozenset({"masks", "boxes", "labels"}), "masks of objects", "mask-rcnn", _object_size, _masks),
-    Row(frozenset({"semantic"}), "label maps", "deeplab-v3-plus", _map_size, _maps),
-    Row(frozenset({"boxes", "labels"}), "boxes", "faster-rcnn", _object_size, _boxes),
+    Row("boxes and keypoints", "keypoint-rcnn", _object_size, _keypoints),
+    Row("masks of objects", "mask-rcnn", _object_size, _masks),
+    Row("label maps", "deeplab-v3-plus", _map_size, _maps),
+    Row("boxes", "faster-rcnn", _object_size, _boxes),
 )
 
 

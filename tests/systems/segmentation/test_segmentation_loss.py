@@ -175,9 +175,9 @@ def test_own_losses_train_and_load_where_they_are_missing(tmp_path, monkeypatch)
     sys.path_importer_cache.clear()
     again = load_checkpoint(tmp_path / "a.safetensors")
     assert again.predict(batch)[0].semantic_logits.shape[-2:] == (32, 32)
-    with pytest.raises(UsageError, match="loss: ring_loss:ring: No module named 'ring_loss'"):
+    with pytest.raises(UsageError, match="loss ring_loss:ring: the module 'ring_loss' can't be imported"):
         again.losses(batch)
-    with pytest.raises(UsageError, match="loss: ring_loss:ring: No module named 'ring_loss'"):
+    with pytest.raises(UsageError, match="loss ring_loss:ring: the module 'ring_loss' can't be imported"):
         build_model(settings, data, None)
 
 
