@@ -13,7 +13,7 @@ VOC holds both, and gets objects as objects and label maps as label maps, unless
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def convert_data(
     target: str,
     *,
     splits: Sequence[str] | None = None,
-    fields: frozenset[str] = frozenset(),
+    fields: Iterable[str] = (),
     background: str | None = None,
     lossy: bool = False,
     link: bool = False,
@@ -131,7 +131,7 @@ def convert_data(
 
 
 def open_source(
-    source: str, splits: Sequence[str] | None, fields: frozenset[str], on_bad_record: OnBadRecord = "error"
+    source: str, splits: Sequence[str] | None, fields: Iterable[str], on_bad_record: OnBadRecord = "error"
 ) -> Source:
     """The splits of ``source`` with all their fields, or with ``fields`` alone.
 
@@ -142,6 +142,9 @@ def open_source(
         UsageError: a field is unknown, or nothing there has it.
         DataError: as for :func:`~scenewise.data.formats.open_data`.
     """
+    if isinstance(fields, str):
+        raise UsageError(f"fields is the text {fields!r}; expected names of fields, such as ['boxes', 'masks']")
+    fields = frozenset(fields)
     for name in sorted(fields):
         if name not in FIELDS or name not in Target.__annotations__:
             known = [key for key in FIELDS if key in Target.__annotations__]

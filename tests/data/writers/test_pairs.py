@@ -245,3 +245,11 @@ def test_what_is_ignored_in_label_maps_is_said(tmp_path):
         values = before[index][1]["semantic"].long()
         expected = torch.where(values == IGNORE, 0, values + 1)
         assert torch.equal(expected, data[index][1]["semantic"].long())
+
+
+def test_fields_are_names_in_any_collection(tmp_path):
+    for number, fields in enumerate((["boxes"], ("boxes",), {"boxes"})):
+        done = convert_data(SCENES, f"coco:{tmp_path / str(number)}", splits=["val"], fields=fields, lossy=True)
+        assert done.objects["val"] > 0
+    with pytest.raises(UsageError, match="fields is the text 'boxes'; expected names of fields"):
+        convert_data(SCENES, f"coco:{tmp_path / 'text'}", fields="boxes")
