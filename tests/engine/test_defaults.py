@@ -10,9 +10,11 @@ import torch
 import yaml
 from PIL import Image
 
+from scenewise.catalog import SYSTEMS, build, interface_of
 from scenewise.engine import defaults
 from scenewise.engine.defaults import Seen, starting_recipe
 from scenewise.engine.pace import Pace, measure
+from scenewise.engine.players import make_optimizer
 from scenewise.engine.train import train
 from scenewise.errors import DataError, UsageError
 from scenewise.nn.backbone import OFFLINE
@@ -234,3 +236,23 @@ def test_a_data_file_is_no_recipe(folder, paced, tmp_path):
         train(folder, {"imagesize": 64})
     with pytest.raises(DataError, match="no data set of a known format"):
         train(tmp_path)
+
+
+FITTING = [
+    (name, next(row.needs for row in defaults.ROWS[::-1] if interface_of(name, {}).needs <= row.needs))
+    for name in SYSTEMS
+    if any(interface_of(name, {}).needs <= row.needs for row in defaults.ROWS)
+]
+
+
+@pytest.mark.parametrize(("system", "needs"), FITTING, ids=[name for name, _ in FITTING])
+def test_any_system_that_fits_the_labels_can_be_named(paced, system, needs):
+    """Its recipe builds a model, and the optimizer finds the parameters that the recipe names."""
+    more = {"model.multi_grid": None} if system == "deeplab-v3" else {}  # else it asks for a ResNet, and says so
+    recipe = starting_recipe(SCENES + "+".join(sorted(needs)), {"model.system": system, **more}).recipe
+    arguments = {key: value for key, value in recipe.arguments.items() if not key.endswith("_weights")}
+    with torch.device("meta"):
+        model = build(system, ("any",), **arguments)
+    groups = make_optimizer(model, recipe.optimizer).param_groups
+    pretrained = recipe.arguments.get("backbone_weights") is not None
+    assert (len({group["lr"] for group in groups}) == 2) is pretrained

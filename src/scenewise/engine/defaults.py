@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scenewise.catalog import find, interface_of, options
+from scenewise.catalog import build, find, interface_of, options
 from scenewise.data import DataSet
 from scenewise.data.base import UNIONS, VALIDATION
 from scenewise.data.formats import all_readers, construct, find_reader, naming_what_is_here, open_data, splits_of
@@ -139,7 +139,11 @@ def starting_recipe(source: str, overrides: Mapping[str, Any]) -> Start:
     seen = look(opened.only(row.needs))
     values, choices = _blocks(row, seen, block, given)
     values["data"] = {"train": data, **values.get("data", {})}
+    factor = values["optimizer"].pop("groups", {}).get("backbone")
     recipe = load_recipe(values, {**splits, **given})
+    if factor and (backbone := _backbone_of(recipe)):  # by its own name in whichever system
+        values["optimizer"]["groups"] = {backbone: factor}
+        recipe = load_recipe(values, {**splits, **given})
     pace = measure(recipe)
     batch, why_batch = _batch(recipe, pace, budget, given)
     if batch != recipe.trainer.batch_size:
@@ -299,6 +303,14 @@ def _blocks(
     return values, choices
 
 
+def _backbone_of(recipe: Recipe) -> str | None:
+    """The name of the backbone within the model of ``recipe``; None where it has none."""
+    arguments = {k: v for k, v in recipe.arguments.items() if not k.endswith("_weights")}
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # no memory, no random numbers
+        model = build(recipe.system, ("any",), **arguments)
+    return next((name for name, _ in model.named_modules() if name.split(".")[-1] == "backbone"), None)
+
+
 def _given_input(given: Mapping[str, Any]) -> dict[str, Any]:
     start = "model.input."
     return {path.removeprefix(start): value for path, value in given.items() if path.startswith(start)}
@@ -389,7 +401,7 @@ def _boxes(seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
             "input": {"size_divisor": 32},
         },
         "transforms": [*transforms, _JITTER],
-        "optimizer": {"name": "adamw", "lr_per_16": 0.0012, "weight_decay": 0.02, "groups": {"features.backbone": 0.4}},
+        "optimizer": {"name": "adamw", "lr_per_16": 0.0012, "weight_decay": 0.02, "groups": {"backbone": 0.4}},
         "schedule": {"name": "cosine"},
     }
 
